@@ -1,0 +1,60 @@
+"""MAC addresses, node keys and socket addresses: the types that every room shares.
+
+All are plain `bytes` or tuples at run time, because the frame's path handles millions of them; `NewType` keeps them
+apart for the type checker.
+"""
+
+import base64
+import binascii
+from typing import NamedTuple, NewType
+
+MacAddress = NewType("MacAddress", bytes)
+"""Six bytes in transmission order (IEEE 802-2014, clause 8)."""
+
+PeerKey = NewType("PeerKey", bytes)
+"""A node's static X25519 public key, 32 bytes: who a peer is, wherever its datagrams come from."""
+
+KEY_LEN = 32
+MAC_LEN = 6
+
+
+class Address(NamedTuple):
+    """A numeric underlay socket address. `host` is "192.0.2.1", "2001:db8::1" or "fe80::1%eth0"."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def format_mac(mac: bytes) -> str:
+    """Six bytes as `52:54:00:12:34:56`."""
+    return mac.hex(":")
+
+
+def parse_mac(text: str) -> MacAddress:
+    """The reverse of `format_mac`; also takes `-` between the bytes. Raises ValueError."""
+    digits = text.strip().replace("-", ":").split(":")
+    if len(digits) != MAC_LEN or any(len(d) != 2 for d in digits):
+        raise ValueError(f"{text!r} is not a MAC address; write it as 52:54:00:12:34:56")
+    try:
+        return MacAddress(bytes.fromhex("".join(digits)))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a MAC address; write it as 52:54:00:12:34:56") from None
+
+
+def format_key(key: bytes) -> str:
+    """Base64, as `wg` writes keys: 44 characters."""
+    return base64.b64encode(key).decode()
+
+
+def parse_key(text: str) -> PeerKey:
+    """The reverse of `format_key`, strict: exactly 32 bytes in canonical base64. Raises ValueError."""
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_LEN or format_key(key) != text.strip():
+        raise ValueError("not a key: 32 bytes in base64 are 44 characters that end in '='")
+    return PeerKey(key)

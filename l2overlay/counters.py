@@ -1,0 +1,74 @@
+"""Counters, and the one list of reasons why a frame or datagram was not delivered.
+
+Every frame that is not delivered has exactly one `DropReason` and is counted once, at the place that decided.
+Frames in = frames out + the sum of named drops: the tests hold us to it.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class DropReason(StrEnum):
+    """Why something was not delivered; the value is the name in `status`, metrics and docs."""
+
+    # a frame read from the TAP
+    RUNT_FRAME = "runt_frame"  # shorter than an Ethernet header
+    GIANT_FRAME = "giant_frame"  # longer than the segment's MTU allows
+    BAD_OFFLOAD_HEADER = "bad_offload_header"  # virtio header and frame contradict each other
+    RESERVED_ADDRESS = "reserved_address"  # 01:80:c2:00:00:01..0f, never forwarded (802.1Q, table 8-1)
+    GROUP_SOURCE = "group_source"  # source address is a group or zero
+    LOCAL_DESTINATION = "local_destination"  # the destination lives on this side of the TAP (802.1Q filtering)
+    NO_PEER = "no_peer"  # a flood, and no peer has a session
+    PEER_DOWN = "peer_down"  # the destination's peer has no session, and its queue ended without one
+    QUEUE_FULL = "queue_full"  # more than 64 frames or 128 KiB waited for a session
+    QUEUE_TIMEOUT = "queue_timeout"  # waited 1 s for a session
+
+    # a datagram from the underlay, before its tag verified
+    BAD_LENGTH = "bad_length"
+    BAD_TYPE = "bad_type"
+    BAD_RESERVED = "bad_reserved"  # reserved bytes that are not zero, or an unknown lane or suite
+    BAD_MAC1 = "bad_mac1"  # the sender does not know our public key
+    NO_COOKIE = "no_cookie"  # under load, and mac2 does not prove the address
+    BAD_COOKIE_REPLY = "bad_cookie_reply"
+    BAD_HANDSHAKE = "bad_handshake"  # Noise said no: other key, psk, suite, segment or version
+    UNKNOWN_PEER = "unknown_peer"  # a genuine handshake of a key that is not in peers.toml
+    STALE_HANDSHAKE = "stale_handshake"  # its stamp is not newer than the last one: a replay
+    HANDSHAKE_LIMIT = "handshake_limit"  # more handshakes a second than we answer
+    UNKNOWN_SESSION = "unknown_session"
+    EXPIRED_SESSION = "expired_session"
+    REPLAYED = "replayed"
+    BAD_TAG = "bad_tag"
+
+    # a record inside an authentic datagram
+    BAD_RECORD = "bad_record"
+    BAD_FRAGMENT = "bad_fragment"
+    FRAGMENT_TIMEOUT = "fragment_timeout"
+    FRAGMENT_LIMIT = "fragment_limit"
+    BAD_SLICE = "bad_slice"
+    SPOOFED_STATION = "spoofed_station"  # source bound to another port by configuration, or one of our own
+
+    # at the system's door
+    TAP_REFUSED = "tap_refused"  # the kernel refused a write (TAP down, or a frame it cannot take)
+    TAP_FULL = "tap_full"
+    SEND_REFUSED = "send_refused"  # EPERM: a local firewall
+    SEND_UNREACHABLE = "send_unreachable"  # ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ENETDOWN
+    SEND_TOO_LONG = "send_too_long"  # EMSGSIZE
+    SEND_NO_BUFFER = "send_no_buffer"  # ENOBUFS, ENOMEM
+    SEND_FAILED = "send_failed"  # anything else the kernel says of one send
+
+
+@dataclass(slots=True)
+class Counters:
+    """What one node, or one peer of it, has carried. Frames are inner, datagrams outer; bytes of each without headers of the other."""
+
+    rx_frames: int = 0
+    rx_bytes: int = 0
+    rx_datagrams: int = 0
+    tx_frames: int = 0
+    tx_bytes: int = 0
+    tx_datagrams: int = 0
+    drops: dict[DropReason, int] = field(default_factory=dict)
+
+    def drop(self, reason: DropReason, count: int = 1) -> None:
+        """Count `count` frames or datagrams that end here for `reason`."""
+        self.drops[reason] = self.drops.get(reason, 0) + count

@@ -1,0 +1,67 @@
+"""The two seams: all that the node needs of the operating system to move frames.
+
+Both move batches, because speed comes from batches. Neither blocks: an empty list says "drained", and the caller
+then awaits readiness on `fileno()`. The real ones are `linux.tap.LinuxTap` and `linux.udp.LinuxUdp`; the simulator and the
+tests put fakes here and nowhere else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NewType, Protocol
+
+from l2overlay.addresses import Address
+from l2overlay.counters import DropReason
+
+TapFrame = NewType("TapFrame", bytes)
+"""A frame as the TAP gives it: a 10-byte little-endian `struct virtio_net_hdr` (all zero when nothing was offloaded),
+then the whole Ethernet frame without FCS."""
+
+Gather = Sequence[bytes | memoryview]
+"""A `TapFrame` to be written, in pieces that are written one after the other with one `writev`."""
+
+
+@dataclass(slots=True)
+class Burst:
+    """Datagrams to or from one address. `buffers`, joined, hold datagrams of `datagram_size` bytes each; only the last may be shorter."""
+
+    address: Address
+    datagram_size: int
+    buffers: list[bytes]
+
+    def datagrams(self) -> list[bytes]:
+        """The datagrams one by one: for fakes, and for a kernel without UDP GSO."""
+        data = b"".join(self.buffers)
+        size = self.datagram_size
+        return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+class Tap(Protocol):
+    """A virtual Ethernet port."""
+
+    def receive_frames(self, limit: int) -> list[TapFrame]:
+        """At most `limit` frames that wait now; shorter when drained. Raises OSError when the device is gone (EBADFD) or down."""
+
+    def deliver_frames(self, frames: Sequence[Gather]) -> dict[DropReason, int]:
+        """Write every frame, in order; what the kernel refuses is counted and returned, never raised, except OSError(EBADFD): the device is gone."""
+
+    def fileno(self) -> int:
+        """For readiness."""
+
+
+class Udp(Protocol):
+    """The underlay's socket."""
+
+    def receive_bursts(self, limit: int) -> list[Burst]:
+        """At most `limit` bursts that wait now (one `buffers` entry each); fewer when drained. ICMP errors of earlier sends are swallowed."""
+
+    def send_bursts(self, bursts: Sequence[Burst]) -> tuple[int, dict[DropReason, int]]:
+        """Send in order. Returns how many bursts are done (sent or refused) and the datagrams refused by reason.
+
+        Fewer than given means that the socket is full: wait until it is writable and go on with the rest.
+        """
+
+    def path_limit(self, address: Address) -> int:
+        """The largest datagram (UDP payload, bytes) that the local interface towards `address` takes."""
+
+    def fileno(self) -> int:
+        """For readiness."""
