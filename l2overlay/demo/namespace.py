@@ -1,0 +1,164 @@
+"""One network namespace, and the processes that were started in it.
+
+Everything goes through `ip` (iproute2): `ip netns exec` to run a program inside, `ip -n NAME -batch -` to set
+links up in one call. Python 3.11 has no os.setns, and `ip netns exec` also gives the program its own /sys.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from l2overlay.errors import L2OverlayError
+
+DEFAULT_TIMEOUT = 30.0
+STOP_TIMEOUT = 3.0
+"""Seconds between SIGTERM and SIGKILL; a node promises to be gone within 2."""
+
+
+class LabError(L2OverlayError):
+    """A command of the lab failed, or something in it did not come up in time."""
+
+
+def run_command(
+    argv: Sequence[str], *, check: bool = True, timeout: float = DEFAULT_TIMEOUT, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; with `check` a failure is a LabError that tells what the program said."""
+    try:
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+        )
+    except FileNotFoundError:
+        raise LabError(f"{argv[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise LabError(f"`{' '.join(argv)}` did not end within {timeout:g} s") from None
+    if check and done.returncode:
+        raise LabError(
+            f"`{' '.join(argv)}` ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
+        )
+    return done
+
+
+def existing_namespaces() -> list[str]:
+    """The names `ip netns` knows on this machine."""
+    return [line.split()[0] for line in run_command(["ip", "netns", "list"]).stdout.splitlines() if line]
+
+
+def start_time_of(pid: int) -> int | None:
+    """When the process started, in ticks since boot (proc(5)): with it a pid names one process only."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Signal a process that leads its own group, and what it started."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def stop_processes(processes: Sequence[subprocess.Popen[str]], timeout: float = STOP_TIMEOUT) -> None:
+    """SIGTERM to all of them, then SIGKILL to those that are still there after `timeout`; all are reaped."""
+    for process in processes:
+        signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+    for process in processes:
+        signal_group(process, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+class Namespace:
+    """A network namespace by its name; it exists from `create` to `delete`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def create(self) -> None:
+        """Make the namespace and set up what every one of ours needs."""
+        run_command(["ip", "netns", "add", self.name])
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Loopback up; no duplicate address detection, which keeps an IPv6 address unusable for a second."""
+        self.ip("link set lo up")
+        self.run(
+            ["sh", "-c", "for d in all default; do echo 0 > /proc/sys/net/ipv6/conf/$d/accept_dad; done"]
+        )
+
+    def argv(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs `argv` inside."""
+        return ["ip", "netns", "exec", self.name, *argv]
+
+    def run(
+        self,
+        argv: Sequence[str],
+        check: bool = True,
+        timeout: float = DEFAULT_TIMEOUT,
+        stdin: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program inside to its end and return its output as text."""
+        return run_command(self.argv(argv), check=check, timeout=timeout, stdin=stdin)
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+        stdout: int | IO[bytes] | None = subprocess.PIPE,
+        stderr: int | IO[bytes] | None = subprocess.STDOUT,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a program inside, as leader of its own process group; `delete` ends it at the latest."""
+        process = subprocess.Popen(
+            self.argv(argv),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        return process
+
+    def ip(self, *lines: str) -> None:
+        """Run `ip` command lines inside, in one call: `ns.ip("link set lo up", "link del a")`."""
+        run_command(["ip", "-n", self.name, "-batch", "-"], stdin="\n".join(lines) + "\n")
+
+    def processes(self) -> list[subprocess.Popen[str]]:
+        """Those that were started through `popen` and still run."""
+        return [p for p in self._processes if p.poll() is None]
+
+    def stop_processes(self, timeout: float = STOP_TIMEOUT) -> None:
+        """End what was started through `popen`, by pid, and nothing else."""
+        processes, self._processes = self._processes, []
+        stop_processes(processes, timeout)
+
+    def exists(self) -> bool:
+        """Whether `ip netns` knows the name."""
+        return Path("/run/netns", self.name).exists()
+
+    def delete(self) -> None:
+        """Stop our processes and remove the namespace with its links; harmless when it is gone already."""
+        self.stop_processes()
+        if self.exists():
+            run_command(["ip", "netns", "del", self.name])
