@@ -1,0 +1,66 @@
+# l2overlay. Each target sets up all that it needs on a fresh Debian 12 and says what it installs:
+# a virtual environment in .venv, Python packages by pip, missing programs by apt (with sudo only if not root).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# Namespaces, TAPs and bridges need root. Without root and sudo the demo says so, and those tests skip.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
+# PROGRAM-OR-FILE=DEBIAN-PACKAGE
+DEMO_NEEDS := ip=iproute2 ping=iputils-ping tcpdump=tcpdump
+TEST_NEEDS := $(DEMO_NEEDS) iptables=iptables ethtool=ethtool iperf3=iperf3 dnsmasq=dnsmasq-base \
+	qemu-system-x86_64=qemu-system-x86 /usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu
+
+.PHONY: help
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+.PHONY: demo
+demo: demo-tools $(VENV)/.installed ## Three hosts in namespaces become one LAN; options in ARGS="--hosts 5"
+	$(SUDO) $(PY) -m l2overlay demo $(ARGS)
+
+.PHONY: test
+test: test-tools $(VENV)/.installed-test ## All tests; options of pytest in ARGS="-k fdb"
+	$(SUDO) $(PY) -m pytest $(ARGS)
+
+.PHONY: check
+check: lint test ## What CI runs: format, lint, types, contracts, tests
+
+.PHONY: lint
+lint: $(VENV)/.installed-test ## Format, lint, types and import contracts
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: bench
+bench: test-tools $(VENV)/.installed-test ## Measure throughput, frame rate and latency; options in ARGS
+	$(SUDO) $(PY) -m tests.bench $(ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv and everything that tools left in the checkout
+	rm -rf $(CLUTTER) 2>/dev/null || $(SUDO) rm -rf $(CLUTTER)
+	find . -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || \
+		$(SUDO) find . -name __pycache__ -prune -exec rm -rf {} +
+CLUTTER := $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .coverage build dist
+
+.PHONY: demo-tools test-tools
+demo-tools:
+	@.ci/install-missing $(DEMO_NEEDS)
+test-tools:
+	@.ci/install-missing $(TEST_NEEDS)
+
+# The stamps are younger than pyproject.toml when the environment has what it asks for.
+$(VENV)/.installed: pyproject.toml
+	@.ci/make-venv $(PYTHON) $(VENV) .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml
+	@.ci/make-venv $(PYTHON) $(VENV) '.[test,scapy]'
+	@touch $(VENV)/.installed $@
