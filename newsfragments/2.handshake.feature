@@ -1,0 +1,1 @@
+Nodes authenticate each other with Noise IKpsk2 (AES-256-GCM or ChaCha20-Poly1305, BLAKE2s); a node says nothing to whoever does not know its public key, and under load answers with a cookie before it computes.
