@@ -1,0 +1,174 @@
+"""The TAP: a virtual Ethernet port of the kernel, as the `Tap` seam.
+
+Linux Documentation/networking/tuntap.rst; `struct virtio_net_hdr` is in the virtio specification 1.2, 5.1.6.
+Every read and write carries one frame behind the 10-byte header, little-endian on every machine. With offload
+the kernel hands over super-frames: TCP or UDP up to 64 KiB with checksum and segmentation still to do.
+
+Order: open /dev/net/tun, TUNSETIFF (makes or joins the device), header length and byte order, offloads. The device
+of ours is not persistent: it goes with the descriptor, whatever ends the process.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+from typing import Self
+
+from l2overlay.counters import DropReason
+from l2overlay.errors import HostPermissionError, HostSetupError
+from l2overlay.seams import Gather, TapFrame
+
+TUN_PATH = "/dev/net/tun"
+NAME_MAX_LEN = 15
+"""IFNAMSIZ less the terminating zero."""
+
+# <linux/if_tun.h>; the numbers are those of _IOW('T', n, int) on every architecture but MIPS, PowerPC and SPARC.
+TUNSETIFF = 0x400454CA
+TUNSETOFFLOAD = 0x400454D0
+TUNSETVNETHDRSZ = 0x400454D8
+TUNSETVNETLE = 0x400454DC
+IFF_TAP = 0x0002
+IFF_NO_PI = 0x1000
+IFF_VNET_HDR = 0x4000
+
+VNET_HEADER_LEN = 10
+OFFLOAD_BITS = {"csum": 0x01, "tso4": 0x02, "tso6": 0x04, "tso_ecn": 0x08, "uso4": 0x20, "uso6": 0x40}
+OFFLOAD_CHOICES = (
+    ("csum", "tso4", "tso6", "tso_ecn", "uso4", "uso6"),
+    ("csum", "tso4", "tso6", "tso_ecn"),  # USO came with Linux 6.2
+    ("csum", "tso4", "tso6"),
+    ("csum",),
+)
+"""What is asked for, best first: the kernel takes a set as a whole or not at all."""
+
+READ_SIZE = 65_600
+"""The longest a TAP can give is 10 + 65 535 + a VLAN tag; below 128 KiB malloc serves it without mmap."""
+GATHER_MAX = 1024
+"""UIO_MAXIOV: pieces of one writev."""
+
+_IFREQ = struct.Struct("16sH22x")
+_DRAINED = (errno.EAGAIN, errno.EIO)  # EIO: the TAP is down, nothing waits there
+_GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO)
+_FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
+
+
+class LinuxTap:
+    """A TAP that this process holds open; see `seams.Tap` for the contract of the batches."""
+
+    def __init__(self, fd: int, name: str, offloads: tuple[str, ...]) -> None:
+        self._fd = fd
+        self.name = name
+        self.offloads = offloads
+        """What the kernel leaves to us, by name: keys of OFFLOAD_BITS; empty without offload."""
+
+    @classmethod
+    def open(cls, name: str, *, offload: bool) -> Self:
+        """Make the TAP, or take over a persistent one that nobody holds. Raises HostSetupError with the remedy."""
+        if not 0 < len(name.encode()) <= NAME_MAX_LEN:
+            raise HostSetupError(
+                f"{name!r} cannot name a link: 1 to {NAME_MAX_LEN} bytes; set another tap in [segment]"
+            )
+        fd = open_tun_device()
+        try:
+            _attach(fd, name)
+            return cls(fd, name, _set_offloads(fd, OFFLOAD_CHOICES if offload else ()))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def fileno(self) -> int:
+        """For readiness; -1 once closed."""
+        return self._fd
+
+    def close(self) -> None:
+        """Let the device go: the kernel takes it out of its bridge and removes it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def receive_frames(self, limit: int) -> list[TapFrame]:
+        """At most `limit` frames that wait now. Raises OSError when the device is gone; down reads as drained.
+
+        os.read and no reused buffer, measured on a real TAP, microseconds a frame of 74 / 1524 / 64 064 bytes:
+        os.read 0.90 / 0.95 / 5.1; readv into one bytearray and a slice of it 1.00 / 1.16 / 6.9; with bytes() of
+        that 1.15 / 1.36 / 7.0. The copy that readv needs costs more than the malloc that it saves.
+        """
+        fd, read = self._fd, os.read
+        frames: list[TapFrame] = []
+        try:
+            for _ in range(limit):
+                frames.append(TapFrame(read(fd, READ_SIZE)))
+        except OSError as error:
+            if error.errno not in _DRAINED and not frames:  # with frames in hand the next call meets it again
+                raise
+        return frames
+
+    def deliver_frames(self, frames: Sequence[Gather]) -> dict[DropReason, int]:
+        """Write every frame, in order; returns what the kernel refused. Raises OSError when the device is gone."""
+        fd, refused = self._fd, dict[DropReason, int]()
+        for frame in frames:
+            try:
+                if len(frame) == 1:
+                    os.write(fd, frame[0])
+                elif len(frame) <= GATHER_MAX:
+                    os.writev(fd, frame)
+                else:
+                    os.write(fd, b"".join(frame))
+            except OSError as error:
+                reason = _refusal(error)
+                refused[reason] = refused.get(reason, 0) + 1
+        return refused
+
+
+def open_tun_device() -> int:
+    """A descriptor of /dev/net/tun, not yet any device. Raises HostSetupError or HostPermissionError with the remedy."""
+    try:
+        return os.open(TUN_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise HostPermissionError(f"may not open {TUN_PATH}; run as root: sudo l2overlay ...") from None
+        if error.errno == errno.ENOENT:
+            hint = f"mkdir -p /dev/net && mknod {TUN_PATH} c 10 200 && modprobe tun"
+            raise HostPermissionError(f"{TUN_PATH} is missing; run as root: {hint}") from None
+        raise HostPermissionError(f"{TUN_PATH}: {error.strerror}; run as root: modprobe tun") from None
+
+
+def _attach(fd: int, name: str) -> None:
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, _IFREQ.pack(name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+    except OSError as error:
+        raise _attach_error(name, error) from None
+    fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_LEN))
+    # A kernel for little-endian machines only may not know this one, and needs it as little.
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(fd, TUNSETVNETLE, struct.pack("i", 1))
+
+
+def _attach_error(name: str, error: OSError) -> HostSetupError:
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return HostPermissionError(f"may not make the TAP {name}; run as root: sudo l2overlay ...")
+    if error.errno == errno.EBUSY:
+        return HostSetupError(
+            f"the TAP {name} is held by another process, perhaps a node of this segment; stop that one"
+        )
+    if error.errno == errno.EINVAL:
+        return HostSetupError(f"a link {name} exists and is not a plain TAP; set another tap in [segment]")
+    return HostSetupError(f"cannot make the TAP {name}: {error.strerror}")
+
+
+def _set_offloads(fd: int, choices: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The best set that the kernel takes; none is set explicitly too, because a persistent TAP remembers."""
+    for offloads in (*choices, ()):
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(fd, TUNSETOFFLOAD, sum(OFFLOAD_BITS[o] for o in offloads))
+            return offloads
+    return ()
+
+
+def _refusal(error: OSError) -> DropReason:
+    """Why one frame was not taken; raises the error again when it means that no frame ever will be."""
+    if error.errno in _GONE:
+        raise error
+    return DropReason.TAP_FULL if error.errno in _FULL else DropReason.TAP_REFUSED
