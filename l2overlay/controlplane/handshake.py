@@ -71,7 +71,7 @@ class HandshakeContext:
     """32 bytes; zeros when the segment has none (WireGuard paper, section 5.2)."""
     prologue: bytes
     static: KeyPair = field(init=False, repr=False, compare=False)
-    static_shared: dict[PeerKey, bytes] = field(default_factory=dict, repr=False, compare=False)
+    static_shared: dict[PeerKey, bytes] = field(init=False, default_factory=dict, repr=False, compare=False)
     """Static-static DH by remote: only of remotes dialled or answered, so that strangers cannot fill it."""
 
     def __post_init__(self) -> None:
