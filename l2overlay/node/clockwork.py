@@ -1,0 +1,77 @@
+"""Time for the overlay: its clock, its timer, and how late this loop runs.
+
+The clock is CLOCK_BOOTTIME, which goes on while the machine sleeps: a session that grew old during a suspend is old.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from l2overlay.overlay import Overlay
+
+HEARTBEAT = 0.25
+"""Seconds between two looks at the loop's lag, and the longest delay after a suspend: trio's own clock stands still then."""
+LAG_SAMPLES = 240
+"""One minute of heartbeats."""
+
+
+def boot_time() -> float:
+    """Seconds since boot, suspend included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class OverlayTimer:
+    """Calls `overlay.handle_timer` when it is due, and `flush` after it."""
+
+    def __init__(self, overlay: Overlay, clock: Callable[[], float], flush: Callable[[], None]) -> None:
+        self._overlay = overlay
+        self._clock = clock
+        self._flush = flush
+        self._due: float | None = None
+        self._pause = trio.CancelScope()
+
+    def moved(self, due: float | None) -> None:
+        """The overlay wants its timer at `due`; only an earlier moment than we sleep for needs a new alarm."""
+        if due is not None and (self._due is None or due < self._due):
+            self._due = due
+            self._pause.deadline = trio.current_time() + due - self._clock()
+
+    async def run(self) -> None:
+        """Wait for the timer, again and again."""
+        while True:
+            self._due = self._overlay.next_timer()
+            left = float("inf") if self._due is None else self._due - self._clock()
+            with trio.CancelScope(deadline=trio.current_time() + left) as self._pause:
+                await trio.sleep_forever()
+            self.check()
+
+    def check(self) -> None:
+        """Handle the timer now if it is due; also for the heartbeat, which notices that the machine slept."""
+        now = self._clock()
+        due = self._overlay.next_timer()
+        if due is not None and due <= now:
+            self._overlay.handle_timer(now)
+            self._flush()
+
+
+class LoopLag:
+    """How late a task runs that had asked for a moment, over the last minute."""
+
+    def __init__(self, beat: Callable[[], None] = lambda: None) -> None:
+        self._beat = beat
+        self._samples: deque[float] = deque(maxlen=LAG_SAMPLES)
+
+    async def run(self) -> None:
+        """Measure until cancelled, and call `beat` each time."""
+        while True:
+            wanted = trio.current_time() + HEARTBEAT
+            await trio.sleep_until(wanted)
+            self._samples.append(trio.current_time() - wanted)
+            self._beat()
+
+    def percentile(self, fraction: float) -> float:
+        """Seconds; 0 before the first heartbeat."""
+        samples = sorted(self._samples)
+        return samples[min(len(samples) - 1, int(len(samples) * fraction))] if samples else 0.0

@@ -1,0 +1,206 @@
+"""What happened, told three ways: a line on stdout (journald's habit), a ring of recent events, and live followers.
+
+Nothing here waits. A line that stdout does not take at once is lost and counted, a kind of event that comes faster
+than a person can read is summed up, a follower that does not keep up is let go with a word.
+"""
+
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import trio
+
+from l2overlay.addresses import Address, PeerKey, format_key, format_mac
+from l2overlay.controlplane.events import (
+    Event,
+    PathSizeChanged,
+    PeerDown,
+    PeerMoved,
+    PeerUnanswered,
+    PeerUp,
+    StationMoved,
+)
+
+EVENT_SCHEMA = "l2overlay.event/1"
+RECENT_EVENTS = 500
+FOLLOWER_BACKLOG = 256
+BURST = 20
+"""Events of one kind that are told one by one before they are summed up ..."""
+REFILL_TIME = 1.0
+"""... and the seconds until one more may be told."""
+MAX_LINE_LEN = 4000
+"""Below PIPE_BUF (4096): what poll(2) calls writable takes this much without waiting."""
+
+EventData = dict[str, Any]
+
+
+class LineWriter:
+    """Lines to a file descriptor that may be blocked, full or closed."""
+
+    def __init__(self, fd: int = 1) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self.lost_count = 0
+        self._lost_told = 0
+
+    def write(self, line: str) -> None:
+        """Write the line now, or count it as lost; later lines tell how many are missing."""
+        missing = self.lost_count - self._lost_told
+        if missing and self._write(f"({missing} log lines were lost: the log did not take them)"):
+            self._lost_told += missing
+        if not self._write(line):
+            self.lost_count += 1
+
+    def _write(self, line: str) -> bool:
+        data = line.encode(errors="replace")[:MAX_LINE_LEN] + b"\n"
+        try:
+            ready = self._poll.poll(0)
+            return bool(ready) and ready[0][1] == select.POLLOUT and os.write(self._fd, data) == len(data)
+        except OSError:
+            return False
+
+
+class _Allowance:
+    """A token bucket: `BURST` events at once, then one each `REFILL_TIME`; counts what it held back."""
+
+    __slots__ = ("held_back", "last_time", "tokens")
+
+    def __init__(self, now: float) -> None:
+        self.tokens = float(BURST)
+        self.last_time = now
+        self.held_back = 0
+
+    def take(self, now: float) -> bool:
+        self.tokens = min(BURST, self.tokens + (now - self.last_time) / REFILL_TIME)
+        self.last_time = now
+        if self.tokens < 1:
+            self.held_back += 1
+            return False
+        self.tokens -= 1
+        return True
+
+
+class Journal:
+    """The node's voice. `peer_name` gives a key its name in peers.toml."""
+
+    def __init__(
+        self,
+        writer: LineWriter,
+        peer_name: Callable[[PeerKey], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._writer = writer
+        self._peer_name = peer_name
+        self._clock = clock
+        self._recent: deque[EventData] = deque(maxlen=RECENT_EVENTS)
+        self._followers: set[trio.MemorySendChannel[EventData]] = set()
+        self._allowances: dict[str, _Allowance] = {}
+
+    @property
+    def lines_lost(self) -> int:
+        """Lines that stdout did not take."""
+        return self._writer.lost_count
+
+    def say(self, line: str) -> None:
+        """A line for whoever reads the log; not an event."""
+        self._writer.write(line)
+
+    def tell(self, kind: str, text: str, **fields: Any) -> None:
+        """An event of the shell: `text` is the line, `fields` are for programs."""
+        allowance = self._allowance(kind)
+        if allowance is not None:
+            self._publish(kind, text, fields, allowance)
+
+    def tell_event(self, event: Event) -> None:
+        """An event of the overlay. Nothing is formatted for one that is held back."""
+        if isinstance(event, PeerUnanswered) and not _worth_telling(event.attempts):
+            return
+        kind = _KINDS[type(event)]
+        allowance = self._allowance(kind)
+        if allowance is not None:
+            fields = {name: self._plain(value) for name, value in asdict(event).items()}
+            self._publish(kind, _TEXTS[type(event)](event, self._where), fields, allowance)
+
+    def recent(self) -> list[EventData]:
+        """The last events, oldest first."""
+        return list(self._recent)
+
+    def follow(self) -> trio.MemoryReceiveChannel[EventData]:
+        """Events from now on; the channel ends when its reader falls behind. Close it when done."""
+        send, receive = trio.open_memory_channel[EventData](FOLLOWER_BACKLOG)
+        self._followers.add(send)
+        return receive
+
+    def _allowance(self, kind: str) -> _Allowance | None:
+        now = self._clock()
+        allowance = self._allowances.setdefault(kind, _Allowance(now))
+        return allowance if allowance.take(now) else None
+
+    def _publish(self, kind: str, text: str, fields: Mapping[str, Any], allowance: _Allowance) -> None:
+        held_back, allowance.held_back = allowance.held_back, 0
+        data = {
+            "schema": EVENT_SCHEMA,
+            "time": round(time.time(), 3),
+            "event": kind,
+            "text": text,
+            **fields,
+            "held_back": held_back,
+        }
+        self._recent.append(data)
+        self._writer.write(f"{text} (and {held_back} like it before)" if held_back else text)
+        for follower in list(self._followers):
+            self._pass_on(follower, data)
+
+    def _pass_on(self, follower: trio.MemorySendChannel[EventData], data: EventData) -> None:
+        try:
+            follower.send_nowait(data)
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            self._followers.discard(follower)
+            follower.close()
+
+    def _where(self, peer: PeerKey | None) -> str:
+        return "this host" if peer is None else self._peer_name(peer)
+
+    def _plain(self, value: Any) -> Any:
+        match value:
+            case Address():
+                return str(value)
+            case bytes() if len(value) == 6:
+                return format_mac(value)
+            case bytes():
+                return {"name": self._peer_name(PeerKey(value)), "public_key": format_key(value)}
+            case _:
+                return value
+
+
+def _worth_telling(attempts: int) -> bool:
+    """3, 6, 12, 24 ...: a peer that is off for a night leaves a dozen lines, not thousands."""
+    return attempts >= 3 and attempts % 3 == 0 and (attempts // 3).bit_count() == 1
+
+
+_KINDS: dict[type, str] = {
+    PeerUp: "peer_up",
+    PeerDown: "peer_down",
+    PeerMoved: "peer_moved",
+    PeerUnanswered: "peer_unanswered",
+    PathSizeChanged: "path_size_changed",
+    StationMoved: "station_moved",
+}
+
+_TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
+    PeerUp: lambda e, where: f"peer {where(e.peer)} is up at {e.address}",
+    PeerDown: lambda e, where: f"peer {where(e.peer)} is down: {e.reason}",
+    PeerMoved: lambda e, where: f"peer {where(e.peer)} moved from {e.old or 'nowhere'} to {e.new}",
+    PeerUnanswered: lambda e, where: f"peer {where(e.peer)} has not answered {e.attempts} handshakes",
+    PathSizeChanged: lambda e, where: (
+        f"path to peer {where(e.peer)} takes datagrams of {e.datagram_size} bytes"
+    ),
+    StationMoved: lambda e, where: (
+        f"station {format_mac(e.mac)}{f' (VLAN {e.vlan})' * bool(e.vlan)} moved from {where(e.old)} to {where(e.new)}"
+    ),
+}

@@ -1,0 +1,19 @@
+"""sd_notify(3) in ten lines: tells systemd (Type=notify-reload) where the node is in its life."""
+
+import os
+import socket
+
+
+def notify(*lines: str) -> None:
+    """Send `READY=1` and the like to the supervisor that asked for it; silence when there is none or it is gone."""
+    place = os.environ.get("NOTIFY_SOCKET", "")
+    if not place:
+        return
+    address = f"\0{place[1:]}" if place.startswith("@") else place
+    with socket.socket(
+        socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    ) as supervisor:
+        try:
+            supervisor.sendto("\n".join(lines).encode(), address)
+        except OSError:
+            return  # a supervisor that is not there cannot be told so

@@ -1,0 +1,280 @@
+"""The run directory of a node: who holds it, and the files in it.
+
+    DIR/lock          held with flock(2) by the running node, its pid inside; free when the process is gone, however it went
+    DIR/control.sock  the control socket, 0660
+    DIR/state.json    what was changed on the host and how to undo it; written before the first change
+    DIR/stamp         the highest INIT stamp that may have been used
+
+A segment has one node per network namespace, whatever its run directory: that is an abstract Unix socket, whose names
+belong to the network namespace and vanish with their process.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from l2overlay.errors import HostPermissionError, HostSetupError
+
+RUN_ROOT = Path("/run/l2overlay")
+NOTE_INTERVAL = 60.0
+"""Seconds between two complaints about a run directory that cannot be written."""
+_UCRED = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Where the files of one node are."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def socket(self) -> Path:
+        return self.path / "control.sock"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def stamp(self) -> Path:
+        return self.path / "stamp"
+
+    def read_state(self) -> dict[str, Any] | None:
+        """What an earlier node of this directory noted before it changed the host; None when there is nothing usable."""
+        try:
+            state = json.loads(self.state.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return state if isinstance(state, dict) else None
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Replace the note in one step, so that a killed node leaves the old one or the new one. Raises OSError."""
+        _replace(self.state, json.dumps(state, indent=1).encode() + b"\n")
+
+    def read_stamp(self) -> int:
+        """The highest stamp that an earlier run may have used; 0 when unknown."""
+        try:
+            return max(0, int(self.stamp.read_text()))
+        except (OSError, ValueError):
+            return 0
+
+    def write_stamp(self, stamp: int) -> None:
+        """Replace the note of the highest stamp. Raises OSError."""
+        _replace(self.stamp, f"{stamp}\n".encode())
+
+    def holder(self) -> int | None:
+        """The pid of the node that runs here, or None."""
+        try:
+            fd = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _pid_in(fd)
+        finally:
+            os.close(fd)
+        return None
+
+
+def default_run_dir(segment: str) -> RunDir:
+    """Where the node of `segment` lives unless it was told otherwise."""
+    return RunDir(RUN_ROOT / segment)
+
+
+class Hold:
+    """A run directory and a segment that are ours until `release`."""
+
+    def __init__(self, run_dir: RunDir, segment: str) -> None:
+        """Raises HostSetupError when another node holds either, HostPermissionError when the directory is closed to us."""
+        self.run_dir = run_dir
+        self._made = _make_directories(run_dir.path)
+        self._lock = -1
+        self._claim: socket.socket | None = None
+        try:
+            self._lock = _lock_or_explain(run_dir)
+            self._claim = _claim_segment(segment)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def release(self, *, keep_stamp: bool = False, keep_state: bool = False) -> None:
+        """Remove our files and the directories that we made, then let the next one in."""
+        run_dir = self.run_dir
+        gone = [run_dir.socket] + [run_dir.stamp] * (not keep_stamp) + [run_dir.state] * (not keep_state)
+        for path in gone:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                self.run_dir.lock.unlink()
+            os.close(self._lock)
+            self._lock = -1
+        for path in self._made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+class StampFile:
+    """Writes the stamp ahead: what the file says is never below a stamp that was used, even after SIGKILL.
+
+    A file that cannot be written (full disk, read-only) costs nothing but the protection against a clock that is set
+    back between two runs."""
+
+    def __init__(self, run_dir: RunDir, reserve: int) -> None:
+        self._run_dir = run_dir
+        self._reserve = reserve
+        self._noted = 0
+        self._complaint_time = -NOTE_INTERVAL
+
+    def keep_ahead(self, stamp: int, now: float) -> str | None:
+        """Call before the first INIT and then now and again; a line to log when the file could not be written."""
+        if stamp + self._reserve // 2 < self._noted:
+            return None
+        ahead = stamp + self._reserve
+        try:
+            self._run_dir.write_stamp(ahead)
+        except OSError as error:
+            if now - self._complaint_time < NOTE_INTERVAL:
+                return None
+            self._complaint_time = now
+            return f"{self._run_dir.stamp} cannot be written ({error.strerror}); going on without it"
+        self._noted = ahead
+        return None
+
+
+def running_segments(root: Path = RUN_ROOT) -> Iterator[tuple[str, RunDir]]:
+    """The nodes that run in the default place."""
+    try:
+        found = sorted(path for path in root.iterdir() if path.is_dir())
+    except OSError:
+        return
+    for path in found:
+        if RunDir(path).holder() is not None:
+            yield path.name, RunDir(path)
+
+
+def _make_directories(path: Path) -> list[Path]:
+    """Make what is missing; returns what was made, innermost first."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    made: list[Path] = []
+    try:
+        for directory in reversed(missing):
+            directory.mkdir(mode=0o755)
+            made.insert(0, directory)
+    except FileExistsError:
+        pass  # another node was faster; the lock decides
+    except PermissionError:
+        raise HostPermissionError(
+            f"cannot create {path}: run as root, or give a --run-dir of your own"
+        ) from None
+    except OSError as error:
+        raise HostSetupError(
+            f"cannot create {path} ({error.strerror}); give another place with --run-dir"
+        ) from None
+    return made
+
+
+def _lock_or_explain(run_dir: RunDir) -> int:
+    while True:
+        try:
+            fd = os.open(run_dir.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except PermissionError:
+            raise HostPermissionError(
+                f"cannot write in {run_dir.path}: run as root, or give a --run-dir of your own"
+            ) from None
+        except OSError as error:
+            raise HostSetupError(f"cannot write in {run_dir.path} ({error.strerror})") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _pid_in(fd)
+            os.close(fd)
+            raise HostSetupError(
+                f"{run_dir.path} is held by the node with pid {pid or '?'}; stop it (l2overlay leave), "
+                "or give another --run-dir"
+            ) from None
+        if _still_linked(run_dir.lock, fd):
+            break
+        os.close(fd)  # its last holder removed it between our open and our lock
+    os.ftruncate(fd, 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without the pid in it
+        os.write(fd, f"{os.getpid()}\n".encode())
+    return fd
+
+
+def _still_linked(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _pid_in(fd: int) -> int:
+    try:
+        return int(os.pread(fd, 20, 0))
+    except (OSError, ValueError):
+        return 0
+
+
+def _claim_segment(segment: str) -> socket.socket:
+    """Bind the abstract name of the segment in this network namespace. Raises HostSetupError with the other's pid."""
+    name = f"\0l2overlay/{segment}"
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        claim.bind(name)
+        claim.listen(1)
+    except OSError as error:
+        claim.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise HostSetupError(
+            f"segment {segment} runs already in this network namespace (pid {_pid_behind(name) or '?'}); "
+            "stop that node first (l2overlay leave)"
+        ) from None
+    return claim
+
+
+def _pid_behind(name: str) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.2)
+        try:
+            probe.connect(name)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        except OSError:
+            return 0
+    pid: int = _UCRED.unpack(credentials)[0]
+    return pid
+
+
+def _replace(path: Path, data: bytes) -> None:
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+        scratch.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise

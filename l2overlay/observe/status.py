@@ -1,0 +1,178 @@
+"""What a node says about itself: the answers of `status`, `peers` and `fdb` as plain data for JSON.
+
+Pure functions of the overlay and of what only the shell knows (`NodeFacts`). Bytes are integers, times are ages in
+seconds, a station is lower-case hex with colons, a key base64. The names in here are an interface: a change that is
+not an addition makes the schema's number grow.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from l2overlay.addresses import MacAddress, PeerKey, format_key, format_mac
+from l2overlay.config import Config, Endpoint
+from l2overlay.counters import Counters, DropReason
+from l2overlay.overlay import FdbEntry, PeerStatus
+
+STATUS_SCHEMA = "status/1"
+PEERS_SCHEMA = "peers/1"
+FDB_SCHEMA = "fdb/1"
+NAMED_TROUBLES = 8
+"""Peers that are down are named up to this many; a list of a thousand hides what matters."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What the shell knows and the overlay does not."""
+
+    name: str
+    """The node's own name in peers.toml."""
+    key: PeerKey
+    pid: int
+    uptime: float
+    port: int
+    """UDP port that the node listens on."""
+    gso: bool
+    gro: bool
+    tap: str
+    tap_mac: MacAddress
+    tap_present: bool
+    offload: bool
+    """Super-frames on the TAP (checksum and segmentation offload)."""
+    bridge: str
+    bridge_ports: tuple[str, ...]
+    bridge_adopted: bool
+    """The bridge was there before us and stays when we leave."""
+    lag_p50: float
+    lag_p99: float
+    """How late a task ran that had asked for a moment, seconds, over the last minute."""
+    blocked_count: int
+    """How often the UDP socket was full and the TAP had to wait."""
+    log_lines_lost: int
+    troubles: tuple[str, ...] = ()
+    """What is wrong with the host's side, one sentence each."""
+    unresolved: Mapping[PeerKey, tuple[str, float]] = field(default_factory=dict)
+    """Endpoint names that do not resolve: why, and seconds until the next look-up."""
+
+
+def status_data(
+    config: Config, facts: NodeFacts, counters: Counters, peers: Sequence[PeerStatus]
+) -> dict[str, Any]:
+    """The answer to `status`."""
+    troubles = [*facts.troubles, *peer_troubles(config, peers, facts.unresolved)]
+    return {
+        "segment": config.segment.name,
+        "node": facts.name,
+        "public_key": format_key(facts.key),
+        "state": "degraded" if troubles else "ok",
+        "degraded": troubles,
+        "pid": facts.pid,
+        "uptime": round(facts.uptime, 3),
+        "mtu": config.segment.mtu,
+        "suite": config.segment.suite.name.lower(),
+        "tap": {
+            "name": facts.tap,
+            "mac": format_mac(facts.tap_mac),
+            "present": facts.tap_present,
+            "offload": facts.offload,
+        },
+        "bridge": {
+            "name": facts.bridge,
+            "ports": list(facts.bridge_ports),
+            "adopted": facts.bridge_adopted,
+        },
+        "underlay": {
+            "port": facts.port,
+            "gso": facts.gso,
+            "gro": facts.gro,
+            "blocked": facts.blocked_count,
+        },
+        "loop_lag": {"p50": round(facts.lag_p50, 6), "p99": round(facts.lag_p99, 6)},
+        "log_lines_lost": facts.log_lines_lost,
+        "peers_up": sum(p.up for p in peers),
+        "peers_total": len(peers),
+        "peers": peers_data(config, peers, facts.unresolved),
+        "counters": counters_data(counters),
+        "drops": drops_data(counters, every=True),
+    }
+
+
+def peers_data(
+    config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float]]
+) -> list[dict[str, Any]]:
+    """One object a peer, in the file's order."""
+    wanted = {p.public_key: p.endpoint for p in config.peers}
+    return [peer_data(p, wanted.get(p.key), unresolved.get(p.key)) for p in peers]
+
+
+def peer_data(
+    peer: PeerStatus, configured: Endpoint | None, unresolved: tuple[str, float] | None
+) -> dict[str, Any]:
+    """One peer; for one that is down `reason` and `next_try` say why and when it is tried again."""
+    reason, next_try = (peer.reason, peer.next_try) if peer.up or unresolved is None else unresolved
+    return {
+        "name": peer.name,
+        "public_key": format_key(peer.key),
+        "endpoint": str(peer.endpoint or configured or "") or None,
+        "configured_endpoint": str(configured) if configured else None,
+        "up": peer.up,
+        "state": "up" if peer.up else "down",
+        "reason": reason,
+        "next_try": _seconds(next_try),
+        "rtt": _seconds(peer.rtt, 6),
+        "last_heard": _seconds(peer.last_heard),
+        "session_age": _seconds(peer.session_age),
+        "datagram_size": peer.datagram_size,
+        "stations": peer.stations,
+        "queued_frames": peer.queued_frames,
+        "counters": counters_data(peer.counters),
+        "drops": drops_data(peer.counters, every=False),
+    }
+
+
+def stations_data(config: Config, stations: Iterable[FdbEntry]) -> list[dict[str, Any]]:
+    """The filtering database: where each station is. `peer` is null for this host's side."""
+    names = {p.public_key: p.name for p in config.peers}
+    return [
+        {
+            "mac": format_mac(entry.mac),
+            "vlan": entry.vlan,
+            "peer": None if entry.peer is None else names.get(entry.peer, format_key(entry.peer)),
+            "static": entry.static,
+            "age": _seconds(entry.age),
+        }
+        for entry in stations
+    ]
+
+
+def counters_data(counters: Counters) -> dict[str, int]:
+    """What was carried."""
+    return {
+        name: getattr(counters, name)
+        for name in ("rx_frames", "rx_bytes", "rx_datagrams", "tx_frames", "tx_bytes", "tx_datagrams")
+    }
+
+
+def drops_data(counters: Counters, *, every: bool) -> dict[str, int]:
+    """What was not delivered, by reason; with `every` also the reasons that have not occurred."""
+    found = {reason.value: counters.drops.get(reason, 0) for reason in DropReason}
+    return found if every else {reason: count for reason, count in found.items() if count}
+
+
+def peer_troubles(
+    config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float]]
+) -> list[str]:
+    """Peers that ought to be up and are not: those with an endpoint, whom we can call ourselves."""
+    wanted = {p.public_key: p.endpoint for p in config.peers}
+    down = [p for p in peers if not p.up and (wanted.get(p.key) or p.endpoint)]
+    named = [
+        f"peer {p.name} ({p.endpoint or wanted.get(p.key)}) is down: "
+        f"{unresolved[p.key][0] if p.key in unresolved else p.reason or 'no session'}"
+        for p in down[:NAMED_TROUBLES]
+    ]
+    rest = len(down) - len(named)
+    return [*named, f"{rest} more peers are down"] if rest else named
+
+
+def _seconds(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,187 @@
+"""The control socket: the protocol, and that no client can hurt the node."""
+
+import json
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from l2overlay import control as client
+from l2overlay.control import MAX_REQUEST_LEN
+from l2overlay.errors import HostSetupError, L2OverlayError, NoDaemonError
+from l2overlay.node import control as server
+from l2overlay.node.control import (
+    MAX_CLIENTS,
+    Answer,
+    BadRequest,
+    ControlSocket,
+    open_control_socket,
+    parse_request_untrusted,
+)
+from trio.testing import MockClock
+
+
+async def echo(arguments: Answer) -> Answer:
+    return {"schema": "l2overlay.echo/1", **arguments}
+
+
+async def refuse(arguments: Answer) -> Answer:
+    raise BadRequest("not today")
+
+
+async def large(arguments: Answer) -> Answer:
+    return {"schema": "l2overlay.large/1", "data": "x" * 4_000_000}
+
+
+async def count(arguments: Answer) -> AsyncIterator[Answer]:
+    async def numbers() -> AsyncIterator[Answer]:
+        for number in range(arguments["to"]):
+            yield {"schema": "l2overlay.number/1", "number": number}
+
+    return numbers()
+
+
+REQUESTS: dict[str, Any] = {"echo": echo, "refuse": refuse, "large": large, "count": count}
+Talk = Callable[[bytes], Any]
+
+
+@pytest.fixture
+async def path(tmp_path: Path, nursery: trio.Nursery) -> Path:
+    """A socket that is being served."""
+    place = tmp_path / "control.sock"
+    nursery.start_soon(ControlSocket(open_control_socket(place), REQUESTS).run)
+    return place
+
+
+async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return await trio.to_thread.run_sync(lambda: function(*args, **kwargs))
+
+
+async def talk(path: Path, data: bytes) -> list[Any]:
+    """Send bytes as they are; all answers until the node closes."""
+    stream = await trio.open_unix_socket(str(path))
+    async with stream:
+        await stream.send_all(data)
+        await stream.send_eof()
+        got = b"".join([chunk async for chunk in stream])
+    return [json.loads(line) for line in got.splitlines()]
+
+
+async def test_request_is_answered_with_its_schema(path: Path) -> None:
+    assert await in_thread(client.ask, path, "echo", hello=1) == {
+        "schema": "l2overlay.echo/1",
+        "request": "echo",
+        "hello": 1,
+    }
+
+
+async def test_socket_is_closed_to_others(path: Path) -> None:
+    mode = (await trio.Path(path).stat()).st_mode
+    assert stat.S_IMODE(mode) == 0o660
+
+
+async def test_several_requests_share_a_connection(path: Path) -> None:
+    answers = await talk(path, b'{"request":"echo","n":1}\n{"request":"echo","n":2}\n')
+    assert [a["n"] for a in answers] == [1, 2]
+
+
+async def test_stream_of_answers_ends_with_the_connection(path: Path) -> None:
+    answers = await in_thread(lambda: list(client.follow(path, "count", to=3)))
+    assert [a["number"] for a in answers] == [0, 1, 2]
+
+
+async def test_refusal_reaches_the_person(path: Path) -> None:
+    with pytest.raises(L2OverlayError, match="not today"):
+        await in_thread(client.ask, path, "refuse")
+
+
+async def test_unknown_request_names_those_that_exist(path: Path) -> None:
+    with pytest.raises(L2OverlayError, match=r"no request 'dance'; there are echo, refuse"):
+        await in_thread(client.ask, path, "dance")
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\n", b"hello\n", b"[]\n", b"{}\n", b'{"request": 5}\n', b"\xff\xfe\n", b"[" * 50_000 + b"\n"]
+)
+async def test_what_is_no_request_gets_one_error_and_the_end(path: Path, bad: bytes) -> None:
+    answers = await talk(path, bad)
+    assert [a["schema"] for a in answers] == ["l2overlay.error/1"]
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_request_or_a_bad_one(data: bytes) -> None:
+    with suppress(BadRequest):
+        assert isinstance(parse_request_untrusted(data)["request"], str)
+
+
+async def test_request_without_end_is_cut_off(path: Path) -> None:
+    stream = await trio.open_unix_socket(str(path))
+    async with stream:
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"x" * (1000 * MAX_REQUEST_LEN))
+
+
+async def test_clients_are_bounded_and_a_place_becomes_free(path: Path) -> None:
+    silent = [await trio.open_unix_socket(str(path)) for _ in range(MAX_CLIENTS)]
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(L2OverlayError, match="more than 16 clients"):
+        await in_thread(client.ask, path, "echo")
+    for stream in silent:
+        await stream.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await in_thread(client.ask, path, "echo"))["request"] == "echo"
+
+
+async def test_client_that_asks_nothing_is_sent_away(path: Path, autojump_clock: MockClock) -> None:
+    stream = await trio.open_unix_socket(str(path))
+    async with stream:
+        got = b"".join([chunk async for chunk in stream])
+    assert "nothing was asked" in json.loads(got)["error"]
+
+
+async def test_client_that_takes_no_answer_is_dropped_and_others_are_served(
+    path: Path, autojump_clock: MockClock
+) -> None:
+    slow = socket.socket(socket.AF_UNIX)
+    with slow:
+        slow.connect(str(path))
+        slow.sendall(b'{"request": "large"}\n')
+        assert (await talk(path, b'{"request": "echo"}\n'))[0]["request"] == "echo"
+        await trio.sleep(server.TAKE_TIMEOUT + 1)
+        slow.settimeout(5)
+        size = 0
+        while data := slow.recv(1 << 20):
+            size += len(data)
+        assert size < 4_000_000
+
+
+async def test_socket_of_a_killed_node_is_taken_over(tmp_path: Path) -> None:
+    place = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(place))
+    listener = open_control_socket(place)
+    await listener.aclose()
+
+
+async def test_path_too_long_for_a_socket_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(HostSetupError, match="shorter or another --run-dir"):
+        open_control_socket(tmp_path / ("x" * 200))
+
+
+def test_no_node_is_said_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NoDaemonError, match=r"no node answers at .*; start one with"):
+        client.ask(tmp_path / "control.sock", "status")
+
+
+def test_socket_nobody_listens_on_is_no_node(tmp_path: Path) -> None:
+    place = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(place))
+    with pytest.raises(NoDaemonError):
+        client.ask(place, "status")
