@@ -1,76 +1,223 @@
-"""peers.toml as typed, frozen data: one file, the same on every host of a segment."""
+"""peers.toml as typed, frozen data: one file, the same on every host of a segment.
 
-from dataclasses import dataclass, field
-from enum import IntEnum
-from ipaddress import IPv4Interface, IPv6Interface
+Order of `parse_config`: size and encoding, positions, tomllib, then all at once the values by themselves
+(`config_model`), among each other (`config_checks`) and the psk's file; only a document without a fault becomes a
+`Config`. Every mistake is a `Problem` with its line and column.
+"""
 
-from l2overlay.addresses import MacAddress, PeerKey
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-DEFAULT_PORT = 7470
-DEFAULT_MTU = 1500
-DEFAULT_AGEING_TIME = 300.0
-DEFAULT_PERSISTENT_KEEPALIVE = 20.0
+from l2overlay.addresses import PeerKey, format_key, parse_key, parse_mac
+from l2overlay.config_checks import Document, Fault, cross_faults
+from l2overlay.config_diff import RESTART_FIELDS, ConfigDiff, PeerChange, diff_configs
+from l2overlay.config_limits import (
+    DEFAULT_AGEING_TIME,
+    DEFAULT_MTU,
+    DEFAULT_PERSISTENT_KEEPALIVE,
+    DEFAULT_PORT,
+    MAX_FILE_SIZE,
+)
+from l2overlay.config_types import Config, Endpoint, PeerConfig, SegmentConfig, Suite
+from l2overlay.config_values import interface_address, split_endpoint
+from l2overlay.errors import ConfigError, L2OverlayError, Problem
+from l2overlay.keys import own_stanza, read_secret
+from l2overlay.toml_positions import NestingError, Positions, positions
 
+if TYPE_CHECKING:
+    from l2overlay.config_model import PeerTable, SegmentTable
 
-class Suite(IntEnum):
-    """Noise_IKpsk2_25519_<cipher>_BLAKE2s, by its number on the wire."""
+__all__ = [
+    "DEFAULT_AGEING_TIME",
+    "DEFAULT_MTU",
+    "DEFAULT_PERSISTENT_KEEPALIVE",
+    "DEFAULT_PORT",
+    "RESTART_FIELDS",
+    "Config",
+    "ConfigDiff",
+    "Endpoint",
+    "PeerChange",
+    "PeerConfig",
+    "SegmentConfig",
+    "Suite",
+    "diff_configs",
+    "json_schema",
+    "load_config",
+    "parse_config",
+    "require_own",
+]
 
-    AESGCM = 1
-    CHACHAPOLY = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a peer can be reached: a host name or numeric address (IPv6 without brackets), and a UDP port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class PeerConfig:
-    """One `[[peers]]` stanza."""
-
-    name: str
-    public_key: PeerKey
-    endpoint: Endpoint | None = None
-    macs: tuple[MacAddress, ...] = ()
-    """Stations that live behind this peer and nowhere else (static FDB entries)."""
-    persistent_keepalive: float = DEFAULT_PERSISTENT_KEEPALIVE
-    """Seconds; 0 is off."""
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentConfig:
-    """The `[segment]` table."""
-
-    name: str
-    bridge: str
-    """Interface name; default `br-NAME`."""
-    tap: str
-    """Interface name; default `tap-NAME`."""
-    mtu: int = DEFAULT_MTU
-    """Of TAP and bridge: the largest IP datagram of a guest."""
-    ageing_time: float = DEFAULT_AGEING_TIME
-    listen: int = DEFAULT_PORT
-    """UDP port of a node whose own stanza has no endpoint."""
-    suite: Suite = Suite.AESGCM
-    psk: bytes | None = field(default=None, repr=False)
-    """32 bytes from `psk_file`, mixed into every handshake."""
-    addresses: dict[str, tuple[IPv4Interface | IPv6Interface, ...]] = field(default_factory=dict)
-    """By node name: what that node puts on its bridge."""
+_SUITES = {"aes-gcm": Suite.AESGCM, "chacha20-poly1305": Suite.CHACHAPOLY}
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A whole, valid peers.toml."""
+def load_config(path: Path) -> Config:
+    """Read and check a peers.toml. Raises ConfigError with everything that is wrong, in file order."""
+    return parse_config(_read_file(path), str(path), base_dir=path.parent)
 
-    segment: SegmentConfig
-    peers: tuple[PeerConfig, ...]
 
-    def peer(self, key: PeerKey) -> PeerConfig | None:
-        """The stanza with this public key."""
-        return next((p for p in self.peers if p.public_key == key), None)
+def parse_config(text: str | bytes, source: str, *, base_dir: Path | None) -> Config:
+    """Check a peers.toml's text; `source` names it in messages, a relative psk_file is looked up in `base_dir`.
+
+    Raises ConfigError with everything that is wrong, in file order.
+    """
+    from l2overlay.config_model import check_tables
+
+    clean = _decode(text, source)
+    places, document = _parse_toml(clean, source)
+    tables, faults = check_tables(document)
+    psk, psk_faults = _read_psk(document, base_dir)
+    faults += [*cross_faults(document), *psk_faults]
+    if faults or tables is None:
+        raise ConfigError(source, _problems(faults, places))
+    return Config(_segment(tables.segment, psk), tuple(_peer(peer) for peer in tables.peers))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of peers.toml, from the model that `parse_config` checks with."""
+    from l2overlay import config_model
+
+    return config_model.json_schema()
+
+
+def require_own(
+    config: Config, key: PeerKey, *, source: str, name: str = "this-host", endpoint: str | None = None
+) -> PeerConfig:
+    """This node's own stanza. Raises ConfigError with the stanza to paste when there is none."""
+    own = config.peer(key)
+    if own is None:
+        namesake = next((p for p in config.peers if p.name == name), None)
+        message = (
+            f"this host's public key {format_key(key)} is not in it; "
+            + (f"peer {name!r} has another key: replace that, or " if namesake else "")
+            + "add this stanza, on every host:\n\n"
+            + own_stanza(f"{name}-2" if namesake else name, key, endpoint).rstrip()
+        )
+        raise ConfigError(source, (Problem(0, 0, message),))
+    return own
+
+
+def _read_file(path: Path) -> bytes:
+    """At most one byte more than is allowed, so that `_decode` sees that it is too much."""
+    try:
+        # O_NONBLOCK, or a FIFO would make us wait for its writer
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb", closefd=True) as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _whole_file(str(path), "not a regular file; peers.toml is one")
+            return file.read(MAX_FILE_SIZE + 1)
+    except IsADirectoryError:
+        raise _whole_file(str(path), "is a directory; name the peers.toml in it") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _whole_file(str(path), f"cannot be read: {reason}") from None
+
+
+def _decode(text: str | bytes, source: str) -> str:
+    """The text if it is text at all; the first thing that is wrong with it otherwise."""
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if len(raw) > MAX_FILE_SIZE:
+        raise _whole_file(source, f"larger than {MAX_FILE_SIZE >> 20} MiB; that is no peers.toml")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _whole_file(source, "encoded in UTF-16; save it as UTF-8")
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise ConfigError(
+            source, (Problem(1, 1, "begins with a byte order mark (BOM); save it as UTF-8 without one"),)
+        )
+    try:
+        clean = raw.decode()
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode()
+        raise _at_offset(source, before, f"not UTF-8: byte 0x{raw[error.start]:02x}") from None
+    if "\0" in clean:
+        raise _at_offset(source, clean[: clean.index("\0")], "a NUL byte; that is no text file")
+    return clean
+
+
+def _parse_toml(text: str, source: str) -> tuple[Positions, Document]:
+    try:
+        places = positions(text)
+        return places, tomllib.loads(text)
+    except NestingError as error:
+        raise ConfigError(source, (Problem(error.line, error.column, str(error)),)) from None
+    except RecursionError:
+        raise _whole_file(source, "nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, and int() of more than 4300 digits
+        raise ConfigError(source, (_syntax_problem(str(error), places),)) from None
+
+
+def _syntax_problem(message: str, places: Positions) -> Problem:
+    """tomllib puts the position at the end of its message, and calls a repeated key overwriting."""
+    if re.match(r"Cannot (overwrite|declare|mutate)|Duplicate", message) and places.repeated:
+        path, again = places.repeated[0]
+        first, _ = places.key(path)
+        name = ".".join(str(part) for part in path if isinstance(part, str))
+        line, column = places.line_and_column(again.key)
+        return Problem(line, column, f"{name!r} stands here a second time (first at line {first})")
+    line, column = places.line_and_column(len(places.text))
+    if at := re.search(r" \(at line (\d+), column (\d+)\)$", message):
+        line, column = int(at[1]), int(at[2])
+    what = re.sub(r" \(at (line \d+, column \d+|end of document)\)$", "", message)
+    return Problem(line, column, f"not TOML: {' '.join(what.split())}")
+
+
+def _read_psk(document: Document, base_dir: Path | None) -> tuple[bytes | None, list[Fault]]:
+    segment = document.get("segment")
+    name = segment.get("psk_file") if isinstance(segment, dict) else None
+    if not isinstance(name, str) or not name:
+        return None, []
+    at = ("segment", "psk_file")
+    if base_dir is None and not Path(name).is_absolute():
+        return None, [
+            Fault(at, f"{name!r} is relative, and this text has no directory; write the whole path")
+        ]
+    try:
+        return read_secret((base_dir or Path()) / name, "psk"), []
+    except L2OverlayError as error:
+        return None, [Fault(at, str(error))]
+
+
+def _problems(faults: list[Fault], places: Positions) -> tuple[Problem, ...]:
+    found = []
+    for fault in faults:
+        line, column = places.key(fault.path) if fault.at_key else places.value(fault.path)
+        where = f" (first at line {places.value(fault.first)[0]})" if fault.first else ""
+        found.append(Problem(line, column, fault.message + where))
+    return tuple(sorted(found, key=lambda problem: (problem.line, problem.column)))
+
+
+def _segment(table: "SegmentTable", psk: bytes | None) -> SegmentConfig:
+    return SegmentConfig(
+        name=table.name,
+        bridge=table.bridge or f"br-{table.name}",
+        tap=table.tap or f"tap-{table.name}",
+        mtu=table.mtu,
+        ageing_time=float(table.ageing_time),
+        listen=table.listen,
+        suite=_SUITES[table.suite],
+        psk=psk,
+        addresses={node: tuple(map(interface_address, listed)) for node, listed in table.addresses.items()},
+    )
+
+
+def _peer(table: "PeerTable") -> PeerConfig:
+    return PeerConfig(
+        name=table.name,
+        public_key=parse_key(table.public_key),
+        endpoint=Endpoint(*split_endpoint(table.endpoint)) if table.endpoint else None,
+        macs=tuple(map(parse_mac, table.macs)),
+        persistent_keepalive=float(table.persistent_keepalive),
+    )
+
+
+def _whole_file(source: str, message: str) -> ConfigError:
+    return ConfigError(source, (Problem(0, 0, message),))
+
+
+def _at_offset(source: str, before: str, message: str) -> ConfigError:
+    """`before` is the text up to the mistake."""
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    return ConfigError(source, (Problem(line, column, message),))

@@ -1,0 +1,185 @@
+"""What the values of peers.toml must be to each other: nothing twice, no unknown names, names that fit.
+
+Works on what tomllib read, before or after the values themselves were found good, so that one run reports everything:
+what is malformed is skipped here, since `config_model.py` names it. To add a check, write a generator of `Fault` and
+add it to `CROSS_CHECKS`.
+"""
+
+import difflib
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from l2overlay.addresses import parse_mac
+from l2overlay.config_limits import MAX_INTERFACE_NAME, MAX_STATIC_MACS
+from l2overlay.config_values import interface_address, public_key_text, segment_name, split_endpoint
+from l2overlay.toml_positions import Path
+
+Document = dict[str, Any]
+"""What tomllib made of the file; nothing about it is certain yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One mistake, by its path into the document."""
+
+    path: Path
+    message: str
+    at_key: bool = False
+    """The key is wrong, not its value."""
+    first: Path | None = None
+    """Where the same thing stands rightly; its line is added to the message."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'endpoint'?)`, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def cross_faults(document: Document) -> list[Fault]:
+    """All faults of all `CROSS_CHECKS`."""
+    return [fault for check in CROSS_CHECKS for fault in check(document)]
+
+
+def _repeated_names(document: Document) -> Iterator[Fault]:
+    names = [(name, path, f"the name {name!r} is taken already") for path, name in _values(document, "name")]
+    return _repeats(names)
+
+
+def _repeated_keys(document: Document) -> Iterator[Fault]:
+    keys = [
+        (key, path, f"peer {_peer_label(document, path)} has the public key of another peer")
+        for path, key in _values(document, "public_key")
+        if _accepts(public_key_text, key)
+    ]
+    return _repeats(keys)
+
+
+def _repeated_endpoints(document: Document) -> Iterator[Fault]:
+    endpoints = [
+        (split_endpoint(text), path, f"the endpoint {text!r} is another peer's already")
+        for path, text in _values(document, "endpoint")
+        if _accepts(split_endpoint, text)
+    ]
+    return _repeats(endpoints)
+
+
+def _repeated_macs(document: Document) -> Iterator[Fault]:
+    macs = [
+        (parse_mac(text), path, f"the station {text!r} has a place already")
+        for path, text in _listed_macs(document)
+        if _accepts(parse_mac, text)
+    ]
+    yield from _repeats(macs)
+    if len(macs) > MAX_STATIC_MACS:
+        _, path, _ = macs[MAX_STATIC_MACS]
+        yield Fault(
+            path, f"more than {MAX_STATIC_MACS} static stations leave too little of the FDB for learning"
+        )
+
+
+def _interfaces_that_do_not_fit(document: Document) -> Iterator[Fault]:
+    """The interfaces that get their names from the segment's, and two of the same name."""
+    segment = _table(document, "segment")
+    name = segment.get("name")
+    if not isinstance(name, str) or not _accepts(segment_name, name):
+        return
+    for key, prefix in (("tap", "tap-"), ("bridge", "br-")):
+        default = prefix + name
+        if key not in segment and len(default) > MAX_INTERFACE_NAME:
+            yield Fault(
+                ("segment", "name"),
+                f"{default!r} would be {len(default)} bytes long, an interface's name has {MAX_INTERFACE_NAME} at most: "
+                f'shorten the name to {MAX_INTERFACE_NAME - len(prefix)} or set {key} = "..."',
+            )
+    tap, bridge = segment.get("tap", f"tap-{name}"), segment.get("bridge", f"br-{name}")
+    if tap == bridge:
+        yield Fault(("segment", "tap" if "tap" in segment else "bridge"), "tap and bridge are two interfaces")
+
+
+def _addresses_of_unknown_nodes(document: Document) -> Iterator[Fault]:
+    names = [name for _, name in _values(document, "name")]
+    for node in _table(_table(document, "segment"), "addresses"):
+        if node not in names:
+            message = f"no peer is named {node!r}{suggestion(node, names)}"
+            yield Fault(("segment", "addresses", node), message, at_key=True)
+
+
+def _repeated_addresses(document: Document) -> Iterator[Fault]:
+    addresses = [
+        (
+            interface_address(text).ip,
+            ("segment", "addresses", node, i),
+            f"the address {text!r} is taken already",
+        )
+        for node, listed in _table(_table(document, "segment"), "addresses").items()
+        for i, text in _texts(listed)
+        if _accepts(interface_address, text)
+    ]
+    return _repeats(addresses)
+
+
+CROSS_CHECKS: list[Callable[[Document], Iterator[Fault]]] = [
+    _repeated_names,
+    _repeated_keys,
+    _repeated_endpoints,
+    _repeated_macs,
+    _interfaces_that_do_not_fit,
+    _addresses_of_unknown_nodes,
+    _repeated_addresses,
+]
+
+
+def _repeats(entries: Iterable[tuple[Hashable, Path, str]]) -> Iterator[Fault]:
+    """A fault for each thing that was there before."""
+    first: dict[Hashable, Path] = {}
+    for thing, path, message in entries:
+        if thing in first:
+            yield Fault(path, message, first=first[thing])
+        else:
+            first[thing] = path
+
+
+def _table(document: Document, key: str) -> Document:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _peers(document: Document) -> Iterator[tuple[int, Document]]:
+    listed = document.get("peers")
+    for i, peer in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(peer, dict):
+            yield i, peer
+
+
+def _values(document: Document, key: str) -> Iterator[tuple[Path, str]]:
+    """Every peer's text under `key`."""
+    for i, peer in _peers(document):
+        if isinstance(peer.get(key), str):
+            yield ("peers", i, key), peer[key]
+
+
+def _listed_macs(document: Document) -> Iterator[tuple[Path, str]]:
+    for i, peer in _peers(document):
+        for j, text in _texts(peer.get("macs")):
+            yield ("peers", i, "macs", j), text
+
+
+def _texts(listed: object) -> Iterator[tuple[int, str]]:
+    for i, text in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(text, str):
+            yield i, text
+
+
+def _peer_label(document: Document, path: Path) -> str:
+    name = document["peers"][path[1]].get("name")
+    return repr(name) if isinstance(name, str) else f"number {int(path[1]) + 1}"
+
+
+def _accepts(check: Callable[[str], object], text: str) -> bool:
+    try:
+        check(text)
+    except ValueError:
+        return False
+    return True

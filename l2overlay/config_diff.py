@@ -1,0 +1,110 @@
+"""What changes from one configuration to the next: a reload prints it, and touches only that."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from l2overlay.addresses import format_mac
+from l2overlay.config_types import Config, PeerConfig, SegmentConfig, Suite
+
+RESTART_FIELDS = frozenset({"name", "bridge", "tap", "suite", "psk"})
+"""Of `[segment]`: interfaces of other names are other interfaces, and no session outlives its suite or psk."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """A peer whose key stays and whose stanza does not."""
+
+    old: PeerConfig
+    new: PeerConfig
+    fields: tuple[str, ...]
+    """Names of `PeerConfig`'s fields, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigDiff:
+    """From `old` to `new`. A peer is its key: another key under the same name is one removed and one added."""
+
+    old: Config
+    new: Config
+    added: tuple[PeerConfig, ...]
+    removed: tuple[PeerConfig, ...]
+    changed: tuple[PeerChange, ...]
+    segment: tuple[str, ...]
+    """Fields of `SegmentConfig` that differ, in their order."""
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed or self.segment)
+
+    @property
+    def restart(self) -> tuple[str, ...]:
+        """The segment's changes that a running node cannot follow."""
+        return tuple(name for name in self.segment if name in RESTART_FIELDS)
+
+    def lines(self) -> list[str]:
+        """For people, one line per difference; secrets are not shown."""
+        return [
+            *(
+                f"segment: {_change(self.old.segment, self.new.segment, f)}{_restart(f)}"
+                for f in self.segment
+            ),
+            *(f"- peer {peer.name}" for peer in self.removed),
+            *(f"+ peer {peer.name}{_at_endpoint(peer)}" for peer in self.added),
+            *(f"peer {c.old.name}: {_change(c.old, c.new, f)}" for c in self.changed for f in c.fields),
+        ]
+
+
+def diff_configs(old: Config, new: Config) -> ConfigDiff:
+    """Compare two configurations; in the order of their files."""
+    before = {peer.public_key: peer for peer in old.peers}
+    after = {peer.public_key: peer for peer in new.peers}
+    return ConfigDiff(
+        old,
+        new,
+        added=tuple(peer for peer in new.peers if peer.public_key not in before),
+        removed=tuple(peer for peer in old.peers if peer.public_key not in after),
+        changed=tuple(_peer_changes(before, new.peers)),
+        segment=_differing(old.segment, new.segment),
+    )
+
+
+def _peer_changes(before: dict[Any, PeerConfig], peers: tuple[PeerConfig, ...]) -> Iterator[PeerChange]:
+    for peer in peers:
+        old = before.get(peer.public_key)
+        if old is not None and old != peer:
+            yield PeerChange(old, peer, _differing(old, peer))
+
+
+def _differing(old: Any, new: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(old) if getattr(old, f.name) != getattr(new, f.name))
+
+
+def _change(old: PeerConfig | SegmentConfig, new: PeerConfig | SegmentConfig, name: str) -> str:
+    if name == "psk":
+        return "psk changed"
+    return f"{name} {_words(getattr(old, name))} -> {_words(getattr(new, name))}"
+
+
+def _words(value: object) -> str:
+    if value is None or value in ((), {}):
+        return "none"
+    match value:
+        case Suite():
+            return value.name
+        case bytes():
+            return format_mac(value)
+        case float():
+            return f"{value:g} s"
+        case tuple():
+            return ", ".join(map(_words, value))
+        case dict():
+            return "; ".join(f"{key} {_words(part)}" for key, part in value.items())
+    return str(value)
+
+
+def _restart(name: str) -> str:
+    return " (needs a restart)" if name in RESTART_FIELDS else ""
+
+
+def _at_endpoint(peer: PeerConfig) -> str:
+    return f" at {peer.endpoint}" if peer.endpoint else ""

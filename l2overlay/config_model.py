@@ -1,0 +1,267 @@
+"""The tables of peers.toml as pydantic models: which keys there are and what each may hold. The JSON Schema is made
+from them too.
+
+To add a table (`[filter]`): its model here and a field for it in `FileTables`, what it must be to other tables in
+`config_checks.py`, its frozen counterpart in `config.py`. Import this module lazily: pydantic costs 0.1 s and 10 MB.
+"""
+
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from l2overlay.config_checks import Document, Fault, suggestion
+from l2overlay.config_limits import (
+    DEFAULT_AGEING_TIME,
+    DEFAULT_MTU,
+    DEFAULT_PERSISTENT_KEEPALIVE,
+    DEFAULT_PORT,
+    MAX_ADDRESSES,
+    MAX_AGEING_TIME,
+    MAX_MTU,
+    MAX_PEERS,
+    MAX_PERSISTENT_KEEPALIVE,
+    MIN_AGEING_TIME,
+    MIN_MTU,
+)
+from l2overlay.config_values import (
+    INTERFACE_NAME,
+    PEER_NAME,
+    SEGMENT_NAME,
+    interface_address,
+    interface_name,
+    peer_name,
+    public_key_text,
+    quote,
+    segment_name,
+    split_endpoint,
+    station_mac,
+)
+from l2overlay.toml_positions import Path
+
+
+def checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """Let `check` refuse a text with its own ValueError; the text itself stays."""
+
+    def validate(text: str) -> str:
+        check(text)
+        return text
+
+    return AfterValidator(validate)
+
+
+def pattern(expression: str) -> Any:
+    """For the JSON Schema only: `checked_by` says more clearly what is wrong."""
+    return Field(json_schema_extra={"pattern": f"^{expression}$"})
+
+
+SegmentName = Annotated[str, checked_by(segment_name), pattern(SEGMENT_NAME)]
+PeerName = Annotated[str, checked_by(peer_name), pattern(PEER_NAME)]
+InterfaceName = Annotated[str, checked_by(interface_name), pattern(INTERFACE_NAME)]
+PublicKeyText = Annotated[str, checked_by(public_key_text), pattern("[A-Za-z0-9+/]{43}=")]
+MacText = Annotated[str, checked_by(station_mac), pattern("([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}")]
+EndpointText = Annotated[str, checked_by(split_endpoint), pattern(".+:[0-9]{1,5}")]
+AddressText = Annotated[str, checked_by(interface_address), pattern("[0-9A-Fa-f:.]+/[0-9]{1,3}")]
+
+
+class Table(BaseModel):
+    """What all tables share: no unknown keys, no conversions (a text is no number)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class SegmentTable(Table):
+    """The LAN itself; the same on every host."""
+
+    name: SegmentName = Field(description="Names the segment, its files and its interfaces.")
+    bridge: InterfaceName | None = Field(
+        None, description="Bridge that the TAP joins; made when missing. Default: br-NAME."
+    )
+    tap: InterfaceName | None = Field(None, description="TAP interface. Default: tap-NAME.")
+    mtu: int = Field(
+        DEFAULT_MTU,
+        ge=MIN_MTU,
+        le=MAX_MTU,
+        description="Largest IP datagram of a guest, whatever the underlay carries.",
+    )
+    ageing_time: float = Field(
+        DEFAULT_AGEING_TIME,
+        ge=MIN_AGEING_TIME,
+        le=MAX_AGEING_TIME,
+        description="Seconds after its last frame until a station is forgotten.",
+    )
+    listen: int = Field(
+        DEFAULT_PORT, ge=1, le=65535, description="UDP port of nodes whose stanza has no endpoint."
+    )
+    suite: Literal["aes-gcm", "chacha20-poly1305"] = Field(
+        "aes-gcm",
+        description="Cipher of every session; chacha20-poly1305 is for hosts without AES instructions.",
+    )
+    psk_file: str | None = Field(
+        None, min_length=1, description="File with 32 bytes in base64, mixed into every handshake; mode 0600."
+    )
+    addresses: dict[str, Annotated[list[AddressText], Field(max_length=MAX_ADDRESSES)]] = Field(
+        {}, description="By node name: the addresses that this node puts on its bridge."
+    )
+
+
+class PeerTable(Table):
+    """One host."""
+
+    name: PeerName = Field(description="Unique; usually the host's name.")
+    public_key: PublicKeyText = Field(description="What 'l2overlay pubkey' prints on that host.")
+    endpoint: EndpointText | None = Field(
+        None,
+        description="host:port or [v6]:port of its underlay address; without it the peer must call first.",
+    )
+    macs: list[MacText] = Field([], description="Stations that live behind this peer and nowhere else.")
+    persistent_keepalive: float = Field(
+        DEFAULT_PERSISTENT_KEEPALIVE,
+        ge=0,
+        le=MAX_PERSISTENT_KEEPALIVE,
+        description="Seconds between keepalives of an idle session, to keep NATs open; 0 is off.",
+    )
+
+
+class FileTables(Table):
+    """peers.toml of l2overlay: one layer-2 segment and the hosts that form it."""
+
+    segment: SegmentTable
+    peers: list[PeerTable] = Field(
+        [], max_length=MAX_PEERS, description="Every host of the segment, this one too."
+    )
+
+
+def check_tables(document: Document) -> tuple[FileTables | None, list[Fault]]:
+    """The document as models, or None and what is wrong with its keys and values one by one."""
+    try:
+        return FileTables.model_validate(document), []
+    except ValidationError as error:
+        return None, [_fault(dict(details)) for details in error.errors(include_url=False)]
+
+
+def json_schema() -> Document:
+    """JSON Schema 2020-12 of peers.toml."""
+    schema = FileTables.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_without_null(schema),
+        "title": "peers.toml",
+    }
+
+
+def _without_null(schema: Any) -> Any:
+    """pydantic allows null where None is the default; TOML has no null."""
+    if isinstance(schema, list):
+        return [_without_null(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    parts = {key: _without_null(part) for key, part in schema.items()}
+    choices = parts.get("anyOf", [])
+    if {"type": "null"} not in choices:
+        return parts
+    (only,) = (choice for choice in choices if choice != {"type": "null"})
+    return only | {key: part for key, part in parts.items() if key not in ("anyOf", "default")}
+
+
+def _fault(details: dict[str, Any]) -> Fault:
+    path: Path = tuple(part for part in details["loc"] if part != "[key]")
+    label = next((part for part in reversed(path) if isinstance(part, str)), "the file")
+    match details["type"]:
+        case "extra_forbidden":
+            return Fault(
+                path, f"unknown key {quote(label)}{suggestion(label, _keys_at(path[:-1]))}", at_key=True
+            )
+        case "missing" if len(path) == 1:
+            return Fault(path, f"the table [{label}] is missing")
+        case "missing":
+            return Fault(path, f"the key {label!r} is missing here", at_key=True)
+        case "literal_error":
+            return Fault(path, _choice_message(label, path, details["input"]))
+        case "value_error":
+            return Fault(path, str(details["ctx"]["error"]))
+    return Fault(path, _plain_message(label, details))
+
+
+_TYPES = {
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "list_type": "a list in [ ]",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "less_than_equal": ("le", "at most"),
+}
+_LENGTHS = {
+    "too_long": ("max_length", "at most"),
+    "too_short": ("min_length", "at least"),
+    "string_too_long": ("max_length", "at most"),
+    "string_too_short": ("min_length", "at least"),
+}
+
+
+def _plain_message(label: str, details: dict[str, Any]) -> str:
+    kind = details["type"]
+    if kind in _TYPES:
+        return f"{label} must be {_TYPES[kind]}, not {_describe(details['input'])}"
+    if kind in _BOUNDS:
+        key, words = _BOUNDS[kind]
+        return f"{label} must be {words} {int(details['ctx'][key])}, not {_describe(details['input'])}"
+    if kind in _LENGTHS:
+        key, words = _LENGTHS[kind]
+        unit = "characters" if kind.startswith("string") else "entries"
+        return f"{label} must have {words} {details['ctx'][key]} {unit}"
+    return f"{label}: {details['msg']}"
+
+
+def _describe(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return quote(str(value))[1:-1] if abs(value) < 1e18 else "a huge number"
+        case str():
+            return f"the text {quote(value)}"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+    return f"a {type(value).__name__}"
+
+
+def _choice_message(label: str, path: Path, value: object) -> str:
+    choices = [str(choice) for choice in typing.get_args(_field_at(path).annotation)]
+    listed = " or ".join(repr(choice) for choice in choices)
+    hint = suggestion(value, choices) if isinstance(value, str) else ""
+    return f"{label} must be {listed}, not {_describe(value)}{hint}"
+
+
+def _keys_at(path: Path) -> list[str]:
+    """The keys that the table at `path` may have."""
+    return list(_model_at(path).model_fields)
+
+
+def _field_at(path: Path) -> FieldInfo:
+    names = [part for part in path if isinstance(part, str)]
+    return _model_at(path[: path.index(names[-1])]).model_fields[names[-1]]
+
+
+def _model_at(path: Path) -> type[BaseModel]:
+    model: type[BaseModel] = FileTables
+    for part in path:
+        if isinstance(part, str) and (inner := _model_in(model.model_fields[part].annotation)):
+            model = inner
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """`PeerTable` of `list[PeerTable] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in typing.get_args(annotation) if (model := _model_in(part))), None)

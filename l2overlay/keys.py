@@ -1,0 +1,148 @@
+"""A node's X25519 key pair (RFC 7748) and the files that hold secrets.
+
+A secret's file is a regular file that only its owner can read, with 32 bytes in base64: wg's format. It is created
+atomically and never overwritten, because a lost private key means new stanzas on every host.
+"""
+
+import os
+import shlex
+import stat
+import tempfile
+from pathlib import Path
+
+from l2overlay.addresses import PeerKey, format_key, parse_key
+from l2overlay.errors import ConfigError, HostPermissionError, HostSetupError, Problem, UsageError
+
+CONFIGURATION_DIR = Path("/etc/l2overlay")
+
+MAX_SECRET_SIZE = 4096
+"""Bytes read of a secret's file; 45 are needed."""
+
+_FIELD_PRIME = 2**255 - 19
+_SMALL_ORDER = frozenset(
+    {
+        0,
+        1,
+        _FIELD_PRIME - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    }
+)
+"""u-coordinates of the points of order 1, 2, 4 and 8, which make any shared secret zero (https://cr.yp.to/ecdh.html)."""
+
+
+def generate() -> bytes:
+    """A new private key."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.generate().private_bytes_raw()
+
+
+def public_key(private: bytes) -> PeerKey:
+    """The public key of a private one."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return PeerKey(X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
+
+
+def public_key_weakness(key: bytes) -> str | None:
+    """Why no honest node has this public key; None for a good one."""
+    number = int.from_bytes(key, "little")
+    if (number & (2**255 - 1)) % _FIELD_PRIME in _SMALL_ORDER:  # X25519 ignores the top bit
+        return "a key of low order (with it every shared secret is zero)"
+    if number >= _FIELD_PRIME:
+        return "not a canonical X25519 key (RFC 7748, section 5)"
+    return None
+
+
+def default_key_path(segment: str) -> Path:
+    """Where the private key of this host is unless `--key` says otherwise."""
+    return CONFIGURATION_DIR / f"{segment}.key"
+
+
+def load(path: Path) -> bytes:
+    """The private key in `path`. Raises HostPermissionError (unreadable, or readable by others) or ConfigError."""
+    return read_secret(path, "private key")
+
+
+def save(path: Path, private: bytes) -> None:
+    """Write a new key file with mode 0600, whole or not at all. Raises UsageError if `path` exists."""
+    write_new_file(path, f"{format_key(private)}\n", 0o600)
+
+
+def own_stanza(name: str, key: bytes, endpoint: str | None = None) -> str:
+    """The `[[peers]]` stanza of one host, to paste into peers.toml."""
+    import toml
+
+    peer = {"name": name, "public_key": format_key(key)} | ({"endpoint": endpoint} if endpoint else {})
+    return f"{toml.dumps({'peers': [peer]}).strip()}\n"
+
+
+def read_secret(path: Path, what: str) -> bytes:
+    """32 bytes in base64 from a file that only its owner can read; errors as `load`, and never show the content."""
+    try:
+        # O_NONBLOCK, or a FIFO would make us wait for its writer
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except PermissionError:
+        raise HostPermissionError(
+            f"{path}: this user may not read the {what}; run the command with sudo"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _bad_secret(
+            path, f"no {what} here ({reason}); 'l2overlay init' or 'keygen' makes one"
+        ) from None
+    with os.fdopen(descriptor, "rb") as file:
+        _refuse_shared(path, os.fstat(descriptor), what)
+        content = file.read(MAX_SECRET_SIZE + 1)
+    return parse_secret(content, str(path), what)
+
+
+def parse_secret(content: bytes, source: str, what: str) -> bytes:
+    """The 32 bytes written in `content`, with white space around them. Raises ConfigError."""
+    try:
+        return parse_key(content.decode("ascii"))
+    except ValueError:
+        message = f"not a {what}: 32 bytes in base64 are expected, 44 characters that end in '='"
+        raise _bad_secret(Path(source), message) from None
+
+
+def write_new_file(path: Path, text: str, mode: int) -> None:
+    """Create `path` with all of `text`, or not at all. Raises UsageError if it exists, else HostSetupError."""
+    try:
+        _link_new_file(path, text, mode)
+    except FileExistsError:
+        raise UsageError(f"{path} exists already and is never overwritten; move it away first") from None
+    except PermissionError:
+        raise HostPermissionError(
+            f"{path}: this user may not write here; run the command with sudo"
+        ) from None
+    except OSError as error:
+        raise HostSetupError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _link_new_file(path: Path, text: str, mode: int) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)  # unlike rename it fails when the name is taken
+    finally:
+        Path(temporary).unlink()
+
+
+def _refuse_shared(path: Path, status: os.stat_result, what: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise _bad_secret(path, f"not a regular file; a {what} is kept in one")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise HostPermissionError(
+            f"{path}: others can read this {what} (mode {mode:04o}); run: chmod 600 {shlex.quote(str(path))}"
+        )
+
+
+def _bad_secret(path: Path, message: str) -> ConfigError:
+    return ConfigError(str(path), (Problem(0, 0, message),))
