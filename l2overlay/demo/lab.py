@@ -224,6 +224,7 @@ class Lab:
         self._switch: Namespace | None = None
         self._others: list[Namespace] = []
         self._files = itertools.count(1)
+        self._abandoned = False
         self._old_signals: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Lab":
@@ -450,6 +451,9 @@ class Lab:
 
     def close(self) -> None:
         """Stop every process, remove every namespace and file. A second Ctrl-C does not cut this short."""
+        if self._abandoned:
+            self._restore_signals()
+            return
         with self._signals_ignored():
             namespaces = self.namespaces()
             stop_processes([process for namespace in namespaces for process in namespace.processes()])
@@ -458,6 +462,10 @@ class Lab:
         self._restore_signals()
         if problems:
             raise LabError("; ".join(problems))
+
+    def abandon(self) -> None:
+        """Leave everything running when the block ends; whoever calls this sees to its end."""
+        self._abandoned = True
 
     def left_behind(self) -> list[str]:
         """Namespaces of this lab that still exist."""

@@ -81,6 +81,21 @@ def stop_processes(processes: Sequence[subprocess.Popen[str]], timeout: float = 
                 stream.close()
 
 
+def end_known_processes(known: Sequence[tuple[int, int | None]], timeout: float = STOP_TIMEOUT) -> None:
+    """SIGTERM, later SIGKILL, to processes that are not our children; one that is not the same any more is left alone."""
+    alive = list(known)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        alive = [
+            (pid, started) for pid, started in alive if started is not None and start_time_of(pid) == started
+        ]
+        for pid, _ in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + timeout
+        while any(start_time_of(pid) == started for pid, started in alive) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
 class Namespace:
     """A network namespace by its name; it exists from `create` to `delete`."""
 
@@ -147,6 +162,10 @@ class Namespace:
     def processes(self) -> list[subprocess.Popen[str]]:
         """Those that were started through `popen` and still run."""
         return [p for p in self._processes if p.poll() is None]
+
+    def pids(self) -> list[int]:
+        """Every process that lives in the namespace, whoever started it."""
+        return [int(pid) for pid in run_command(["ip", "netns", "pids", self.name]).stdout.split()]
 
     def stop_processes(self, timeout: float = STOP_TIMEOUT) -> None:
         """End what was started through `popen`, by pid, and nothing else."""

@@ -1,0 +1,32 @@
+"""The demo's topology as text."""
+
+DRAWN_HOSTS = 4
+"""What fits into 80 columns; of more hosts the first two and the last are drawn."""
+WIDTH = 19
+
+
+def drawing(hosts: int) -> list[str]:
+    """Lines of at most 80 columns: the underlay on top, a column a host, the guests below."""
+    drawn = range(1, hosts + 1) if hosts <= DRAWN_HOSTS else [1, 2, hosts]
+    columns = [column(number) for number in drawn]
+    if hosts > DRAWN_HOSTS:
+        columns.insert(2, ["", "", "", "  ...", "", "", "", "", ""])
+    title = " underlay 10.77.0.0/24 fd77::/64 "
+    wire = f"=={title}".ljust(WIDTH * len(columns), "=")
+    rows = ["".join(cell.ljust(WIDTH) for cell in row).rstrip() for row in zip(*columns, strict=True)]
+    return [wire, *rows]
+
+
+def column(number: int) -> list[str]:
+    """One host with its guest."""
+    return [
+        "       |",
+        f"  under0 .{number}",
+        f" +-----+------+ h{number}",
+        " | node  UDP  |",
+        " |  tap       |",
+        " |  br-demo   |",
+        " +-----+------+",
+        "       |",
+        f"  g{number} 10.9.0.{number}",
+    ]

@@ -1,0 +1,82 @@
+"""A note about each demo that runs, in NOTES: what `demo --stop` must end when the demo's own process does not.
+
+A process stands in it with its start time, so that a pid which was given to another one meanwhile is left alone. Only
+root can write to the folder; `stop_noted` ends what it finds there.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from l2overlay.demo.lab import Lab, write_private
+from l2overlay.demo.namespace import Namespace, end_known_processes, existing_namespaces, start_time_of
+
+NOTES = Path("/run/l2overlay-demo")
+
+
+class Note:
+    """The note about one lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.path = NOTES / f"{lab.prefix}.json"
+        self._lab = lab
+        self._kept = False
+
+    def write(self) -> None:
+        """Write down what runs now."""
+        processes = [process.pid for namespace in self._lab.namespaces() for process in namespace.processes()]
+        content = {
+            "prefix": self._lab.prefix,
+            "folder": str(self._lab.folder),
+            "owner": None if self._kept else (os.getpid(), start_time_of(os.getpid())),
+            "processes": [(pid, start_time_of(pid)) for pid in processes],
+        }
+        write_private(self.path, json.dumps(content))
+
+    def keep(self) -> None:
+        """The lab goes on without this process, and so does the note."""
+        self._kept = True
+        self.write()
+        self._lab.abandon()
+
+    def remove(self) -> None:
+        """Nothing is left to stop."""
+        if not self._kept:
+            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                NOTES.rmdir()
+
+
+@contextlib.contextmanager
+def noted(lab: Lab) -> Iterator[Note]:
+    """A note for as long as the block lasts."""
+    NOTES.mkdir(mode=0o700, exist_ok=True)
+    note = Note(lab)
+    note.write()
+    try:
+        yield note
+    finally:
+        note.remove()
+
+
+def stop_noted() -> list[str]:
+    """End the demos that were left running or whose process was killed; their names. Others are left alone."""
+    stopped = []
+    for path in sorted(NOTES.glob("*.json")):
+        content = json.loads(path.read_text())
+        owner = content["owner"]
+        if owner and start_time_of(owner[0]) == owner[1]:
+            continue
+        end_known_processes([(pid, started) for pid, started in content["processes"]])
+        for name in existing_namespaces():
+            if name.startswith(f"{content['prefix']}-"):
+                Namespace(name).delete()
+        shutil.rmtree(content["folder"], ignore_errors=True)
+        path.unlink()
+        stopped.append(content["prefix"])
+    with contextlib.suppress(OSError):
+        NOTES.rmdir()
+    return stopped

@@ -1,0 +1,83 @@
+"""One TCP stream between two guests, plain sockets: `python -m l2overlay.demo.transfer receive|send HOST PORT ...`.
+
+The stream is one block over and over, so that a known canary is in every part of it. Each side prints one line of JSON
+with what it counted; both must agree on length and CRC-32.
+"""
+
+import argparse
+import json
+import socket
+import sys
+import time
+import zlib
+from typing import Any
+
+BLOCK_LEN = 1 << 18
+LISTENING = "listening"
+PATIENCE = 20.0
+"""Seconds without a connection or a byte after which either side gives up."""
+
+
+def block_of(canary: bytes) -> bytes:
+    """What is sent over and over: the canary, repeated to about BLOCK_LEN."""
+    return canary * (BLOCK_LEN // len(canary))
+
+
+def receive(host: str, port: int) -> dict[str, Any]:
+    """Take one connection to its end."""
+    with socket.create_server((host, port), family=family_of(host)) as server:
+        server.settimeout(PATIENCE)
+        say(LISTENING)
+        connection, _ = server.accept()
+    buffer = memoryview(bytearray(BLOCK_LEN))
+    received = crc = 0
+    with connection:
+        connection.settimeout(PATIENCE)
+        started_time = time.monotonic()
+        while count := connection.recv_into(buffer):
+            received += count
+            crc = zlib.crc32(buffer[:count], crc)
+        return {"bytes": received, "seconds": time.monotonic() - started_time, "crc": crc}
+
+
+def send(host: str, port: int, canary: bytes, seconds: float, limit: int) -> dict[str, Any]:
+    """Send whole blocks until `seconds` have passed or `limit` bytes have left."""
+    block = block_of(canary)
+    sent = crc = 0
+    with socket.create_connection((host, port), timeout=PATIENCE) as connection:
+        deadline = time.monotonic() + seconds
+        while sent < limit and time.monotonic() < deadline:
+            connection.sendall(block)
+            sent += len(block)
+            crc = zlib.crc32(block, crc)
+    return {"bytes": sent, "crc": crc}
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Of a numeric address."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def say(line: str) -> None:
+    """A line that the other side of the pipe sees at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("side", choices=["receive", "send"])
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--canary", type=bytes.fromhex, default=b"l2overlay")
+    parser.add_argument("--seconds", type=float, default=PATIENCE)
+    parser.add_argument("--limit", type=int, default=1 << 62)
+    args = parser.parse_args()
+    if args.side == "receive":
+        say(json.dumps(receive(args.host, args.port)))
+    else:
+        say(json.dumps(send(args.host, args.port, args.canary, args.seconds, args.limit)))
+
+
+if __name__ == "__main__":
+    main()
