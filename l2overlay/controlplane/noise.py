@@ -122,12 +122,13 @@ class KeyPair:
 
 
 class SymmetricState:
-    """Section 5.2 with the CipherState of 5.1 folded in: ck, h, k and n are all there is, so a copy is cheap.
+    """Section 5.2 with the CipherState of 5.1 folded in: ck, h and k are all there is, so a copy is cheap.
 
-    An empty k never encrypts here: in all our patterns `es` comes before the first ciphertext.
+    In all our patterns a DH or the psk is mixed in before each ciphertext: k is never empty when it is used,
+    and it seals once, so that its nonce n is always 0.
     """
 
-    __slots__ = ("ck", "h", "k", "n", "protocol")
+    __slots__ = ("ck", "h", "k", "protocol")
 
     def __init__(self, protocol: NoiseProtocol) -> None:
         name = protocol.name
@@ -135,12 +136,11 @@ class SymmetricState:
         self.h: bytes = name.ljust(HASH_LEN, b"\0") if len(name) <= HASH_LEN else protocol.hash(name).digest()
         self.ck = self.h
         self.k = b""
-        self.n = 0
 
     def copy(self) -> "SymmetricState":
         """A second state that can be thrown away."""
         twin = SymmetricState.__new__(SymmetricState)
-        twin.protocol, twin.h, twin.ck, twin.k, twin.n = self.protocol, self.h, self.ck, self.k, self.n
+        twin.protocol, twin.h, twin.ck, twin.k = self.protocol, self.h, self.ck, self.k
         return twin
 
     def hkdf(self, key_material: bytes, outputs: int) -> list[bytes]:
@@ -159,19 +159,16 @@ class SymmetricState:
     def mix_key(self, key_material: bytes) -> None:
         """New ck and k from a DH result (or, in psk patterns, from an ephemeral public key)."""
         self.ck, self.k = self.hkdf(key_material, 2)
-        self.n = 0
 
     def mix_key_and_hash(self, key_material: bytes) -> None:
         """New ck, h and k from the pre-shared key (section 9.2)."""
         self.ck, temp_h, self.k = self.hkdf(key_material, 3)
         self.mix_hash(temp_h)
-        self.n = 0
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
-        """Seal under k, n with h as associated data, then mix the ciphertext into h."""
+        """Seal under k with h as associated data, then mix the ciphertext into h."""
         cipher = self.protocol.cipher
-        ciphertext = cipher.aead(self.k).encrypt(cipher.nonce(self.n), plaintext, self.h)
-        self.n += 1
+        ciphertext = cipher.aead(self.k).encrypt(cipher.nonce(0), plaintext, self.h)
         self.mix_hash(ciphertext)
         return ciphertext
 
@@ -179,10 +176,9 @@ class SymmetricState:
         """The reverse. Raises DatagramError, and changes nothing, when the tag does not verify."""
         cipher = self.protocol.cipher
         try:
-            plaintext = cipher.aead(self.k).decrypt(cipher.nonce(self.n), ciphertext, self.h)
+            plaintext = cipher.aead(self.k).decrypt(cipher.nonce(0), ciphertext, self.h)
         except InvalidTag:
             raise DatagramError("Noise tag does not verify") from None
-        self.n += 1
         self.mix_hash(ciphertext)
         return plaintext
 

@@ -120,6 +120,15 @@ def test_cookie_is_worthless_240_seconds_after_its_secret_was_made(
     assert not checker.verify_mac2(question, SOURCE, 240.0)
 
 
+def test_checker_remembers_two_secrets_and_nothing_of_any_sender(random: Callable[[int], bytes]) -> None:
+    checker = CookieChecker(NODE)
+    sizes = set()
+    for number in range(1000):
+        checker.reply(QUESTION, number.to_bytes(18, "big"), 60.0 * number, random)
+        sizes.add(len(checker._secrets))
+    assert sizes == {1, 2}
+
+
 def test_cookie_is_sealed_anew_each_time(random: Callable[[int], bytes]) -> None:
     checker = CookieChecker(NODE)
     first, second = (checker.reply(QUESTION, SOURCE, 0.0, random) for _ in range(2))

@@ -318,6 +318,20 @@ def test_memory_of_static_dh_is_bounded_and_forgets_the_oldest(monkeypatch: pyte
     assert list(node.static_shared) == remotes[1:]
 
 
+def test_static_dh_that_is_kept_is_used() -> None:
+    """A wrong value shows that it is: whoever measures will find the 30 us of the right one."""
+    initiator, responder = context_of(INITIATOR_KEY), context_of(RESPONDER_KEY)
+    responder.static_shared[initiator.public_key] = bytes(32)
+    with pytest.raises(DatagramError, match="tag"):
+        receive_init_untrusted(responder, dial(initiator, responder).datagram)
+
+
+def test_static_dh_is_forgotten_with_the_key_that_made_it() -> None:
+    node = context_of(INITIATOR_KEY)
+    node.remember_static_dh(context_of(RESPONDER_KEY).public_key)
+    assert dataclasses.replace(node, private_key=STRANGER_KEY).static_shared == {}
+
+
 def test_secrets_do_not_show_in_what_is_printed() -> None:
     node = context_of(INITIATOR_KEY)
     pending = dial(node, context_of(RESPONDER_KEY))
