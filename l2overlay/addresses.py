@@ -6,6 +6,7 @@ apart for the type checker.
 
 import base64
 import binascii
+import hashlib
 from typing import NamedTuple, NewType
 
 MacAddress = NewType("MacAddress", bytes)
@@ -26,6 +27,24 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class NodeMacs(NamedTuple):
+    """The addresses of a node's own links."""
+
+    tap: MacAddress
+    bridge: MacAddress
+
+
+def derive_macs(public_key: bytes) -> NodeMacs:
+    """The MACs of a node's TAP and bridge: of its key, so that they outlive a restart and no two nodes share them.
+
+    Both are locally administered. The TAP's begins with fe, as libvirt does: a bridge that has no MAC of its own takes
+    the lowest of its ports, and a TAP that comes and goes must not be that one.
+    """
+    digest = hashlib.blake2s(public_key, digest_size=11, person=b"l2o mac").digest()
+    bridge = bytes([digest[0] & 0xFC | 0x02]) + digest[1:6]
+    return NodeMacs(MacAddress(b"\xfe" + digest[6:]), MacAddress(bridge))
 
 
 def format_mac(mac: bytes) -> str:
