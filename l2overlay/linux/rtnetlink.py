@@ -1,4 +1,4 @@
-"""rtnetlink (RFC 3549) as far as a running node reads it: messages, their attributes, and one question.
+"""rtnetlink (RFC 3549) as far as a running node reads it: messages, their attributes, and a few questions.
 
 Changes to the host go through pyroute2 (`host.py`), which costs 125 ms and 24 MB to import; what is here is
 asked and heard while frames flow. All numbers are in host byte order; attributes are padded to four bytes.
@@ -22,12 +22,16 @@ RTATTR = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 
 NLM_F_REQUEST = 1
-RTM_NEWLINK, RTM_DELLINK = 16, 17
-RTM_NEWADDR, RTM_DELADDR = 20, 21
+NLM_F_DUMP = 0x300
+NLMSG_DONE = 3
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTA_DST, RTA_OIF, RTA_TABLE = 1, 4, 15
+RTA_DST, RTA_OIF = 1, 4
 SIOCGIFMTU = 0x8921
-ANSWER_SIZE = 8192
+ANSWER_SIZE = 65_536
+ANSWER_TIMEOUT = 2.0
+"""Seconds; the kernel answers before `send` returns, so this ends only what would never end."""
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -64,14 +68,23 @@ def route_link(host: str, scope: int = 0) -> int | None:
     body = RTMSG.pack(family, len(destination) * 8, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_DST, destination)
     if scope:
         body += _attribute(RTA_OIF, _U32.pack(scope))
-    header = NLMSGHDR.pack(NLMSGHDR.size + len(body), RTM_GETROUTE, NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        netlink.send(header + body)
+    with _asked(RTM_GETROUTE, NLM_F_REQUEST, body) as netlink:
         answer = netlink.recv(ANSWER_SIZE)
     for kind, route in messages(answer):
         if kind == RTM_NEWROUTE:
             return read_u32(attributes(route[RTMSG.size :]).get(RTA_OIF)) or None
     return None
+
+
+def dump(question: int) -> Iterator[bytes]:
+    """What one recv gave, again and again: the whole answer to RTM_GETLINK or RTM_GETADDR."""
+    body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    with _asked(question, NLM_F_REQUEST | NLM_F_DUMP, body) as netlink:
+        while True:
+            answer = netlink.recv(ANSWER_SIZE)
+            yield answer
+            if not answer or any(kind <= NLMSG_DONE for kind, _ in messages(answer)):
+                return
 
 
 def link_mtu(index: int) -> int:
@@ -80,6 +93,13 @@ def link_mtu(index: int) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         answer = fcntl.ioctl(any_socket.fileno(), SIOCGIFMTU, request)
     return int(struct.unpack_from("16xi", answer)[0])
+
+
+def _asked(question: int, flags: int, body: bytes) -> socket.socket:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    netlink.settimeout(ANSWER_TIMEOUT)
+    netlink.send(NLMSGHDR.pack(NLMSGHDR.size + len(body), question, flags, 1, 0) + body)
+    return netlink
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
