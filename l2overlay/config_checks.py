@@ -5,7 +5,6 @@ what is malformed is skipped here, since `config_model.py` names it. To add a ch
 add it to `CROSS_CHECKS`.
 """
 
-import difflib
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from l2overlay.addresses import parse_mac
 from l2overlay.config_limits import MAX_INTERFACE_NAME, MAX_STATIC_MACS
 from l2overlay.config_values import interface_address, public_key_text, segment_name, split_endpoint
+from l2overlay.suggestion import suggestion
 from l2overlay.toml_positions import Path
 
 Document = dict[str, Any]
@@ -29,12 +29,6 @@ class Fault:
     """The key is wrong, not its value."""
     first: Path | None = None
     """Where the same thing stands rightly; its line is added to the message."""
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'endpoint'?)`, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def cross_faults(document: Document) -> list[Fault]:

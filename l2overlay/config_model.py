@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from l2overlay.config_checks import Document, Fault, suggestion
+from l2overlay.config_checks import Document, Fault
 from l2overlay.config_limits import (
     DEFAULT_AGEING_TIME,
     DEFAULT_MTU,
@@ -39,6 +39,7 @@ from l2overlay.config_values import (
     split_endpoint,
     station_mac,
 )
+from l2overlay.suggestion import suggestion
 from l2overlay.toml_positions import Path
 
 

@@ -11,19 +11,19 @@ prints.
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, cast
 
 from l2overlay import __version__
 from l2overlay.cli import output
 from l2overlay.errors import ConfigError, ExitCode, L2OverlayError, UsageError
+from l2overlay.suggestion import suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,6 @@ class VerbParser(argparse.ArgumentParser):
                     yield from cast(VerbParser, child).option_strings()
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'join'?)`, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def main(argv: list[str] | None = None) -> int:
     """The console script: runs one verb and returns the exit code. Nothing escapes."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -145,7 +139,7 @@ def _run_verb(name: str, rest: Sequence[str], top_args: argparse.Namespace) -> i
     parser.set_defaults(verbose=getattr(top_args, "verbose", False))
     module.add_arguments(parser)
     args, unknown = parser.parse_known_args(with_action(rest, verb.actions))
-    _refuse_unknown(parser, unknown)
+    _refuse_unknown(parser, unknown, verb.actions)
     return int(module.run(args))
 
 
@@ -188,11 +182,12 @@ def _top_parser() -> VerbParser:
     return parser
 
 
-def _refuse_unknown(parser: VerbParser, unknown: Sequence[str]) -> None:
+def _refuse_unknown(parser: VerbParser, unknown: Sequence[str], actions: Sequence[str] = ()) -> None:
     if unknown:
         option = unknown[0].partition("=")[0]
+        known = [*parser.option_strings(), *actions]
         what = "option" if option.startswith("-") else "argument"
-        parser.error(f"no {what} {option!r} here{suggestion(option, parser.option_strings())}")
+        parser.error(f"no {what} {option!r} here{suggestion(option, known)}")
 
 
 def _report(error: BaseException, verbose: bool) -> int:
@@ -222,7 +217,8 @@ def _lines_about(error: BaseException) -> list[str]:
         case ConfigError():
             return error.lines()
         case UsageError():
-            return [str(error)]
+            named = str(error).startswith("l2overlay")  # argparse names verb and action too
+            return [str(error) if named else f"l2overlay: {error}"]
         case L2OverlayError():
             return [f"l2overlay: {error}"]
         case KeyboardInterrupt() | BrokenPipeError():
