@@ -1,0 +1,33 @@
+"""`l2overlay keygen [FILE]`: a new private key, on stdout as `wg genkey` has it, or into FILE with mode 0600."""
+
+import argparse
+from pathlib import Path
+
+from l2overlay import keys
+from l2overlay.addresses import format_key
+from l2overlay.cli import output
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        type=Path,
+        nargs="?",
+        help="write it here (never over another), print the public key",
+    )
+    output.add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    private = keys.generate()
+    public = format_key(keys.public_key(private))
+    if args.file:
+        keys.save(args.file, private)
+    shown = public if args.file else format_key(private)
+    if args.json:
+        secret = {"file": str(args.file)} if args.file else {"private_key": shown}
+        output.print_json("keygen/1", {**secret, "public_key": public})
+    else:
+        print(shown)
+    return 0

@@ -1,0 +1,188 @@
+"""`l2overlay peers add` and `peers remove`: append or cut one stanza of a peers.toml.
+
+The file is edited as text, so that comments and order live. The outcome is read again and must differ from the file
+in exactly that peer before it replaces the file (atomically, with its mode and owner).
+"""
+
+import argparse
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from l2overlay.addresses import format_key, parse_key
+from l2overlay.cli import output
+from l2overlay.config import Config, ConfigDiff, PeerConfig, diff_configs, load_config, parse_config
+from l2overlay.config_values import peer_name, public_key_text, quote, segment_name, split_endpoint
+from l2overlay.errors import HostPermissionError, HostSetupError, UsageError
+from l2overlay.keys import CONFIGURATION_DIR, own_stanza
+from l2overlay.suggestion import suggestion
+from l2overlay.toml_positions import positions
+
+_HERE = Path("peers.toml")
+
+
+def add_subparsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`add` and `remove`; each sets `run_action`, to be called with the arguments."""
+    add = subparsers.add_parser("add", help="append a stanza", description="Append a stanza to a peers.toml.")
+    add.add_argument("name", metavar="NAME", help="the new peer's name")
+    add.add_argument("key", metavar="KEY", help="its public key ('l2overlay pubkey' prints it there)")
+    add.add_argument("--endpoint", metavar="HOST:PORT", help="where it is reached")
+    _add_common(add, run_add)
+    remove = subparsers.add_parser(
+        "remove",
+        help="cut a stanza",
+        description="Cut a peer's stanza, with the comment lines directly above it, out of a peers.toml.",
+    )
+    remove.add_argument("peer", metavar="NAME|KEY", help="the peer, by its name or public key")
+    _add_common(remove, run_remove)
+
+
+def _add_common(parser: argparse.ArgumentParser, run_action: Callable[[argparse.Namespace], int]) -> None:
+    parser.add_argument(
+        "--file",
+        metavar="FILE|SEGMENT",
+        help=f"the peers.toml, or a segment's name for {CONFIGURATION_DIR}/SEGMENT.toml (default: ./{_HERE}, "
+        f"else the only segment there)",
+    )
+    output.add_json_option(parser)
+    parser.set_defaults(run_action=run_action)
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Append a stanza."""
+    _check_words(args)
+    file = _PeersFile.read(find_file(args.file))
+    text = file.text if file.text.endswith("\n") else f"{file.text}\n"
+    stanza = own_stanza(args.name, parse_key(args.key), args.endpoint)
+    _replace(
+        file, f"{text}\n{stanza}", f"{file.path} with {args.name} added", lambda diff: len(diff.added) == 1
+    )
+    return _report(args, "added", args.name, args.key, file.path)
+
+
+def run_remove(args: argparse.Namespace) -> int:
+    """Cut a stanza."""
+    file = _PeersFile.read(find_file(args.file))
+    peer = _find_peer(file.config, args.peer, file.path)
+    text = without_stanza(file.text, file.config.peers.index(peer))
+    _replace(file, text, f"{file.path} without {peer.name}", lambda diff: diff.removed == (peer,))
+    return _report(args, "removed", peer.name, format_key(peer.public_key), file.path)
+
+
+def find_file(given: str | None) -> Path:
+    """The peers.toml that `--file` means. Raises UsageError when it means none."""
+    if given is not None:
+        is_name = "/" not in given and "." not in given and not Path(given).exists()
+        return CONFIGURATION_DIR / f"{_segment(given)}.toml" if is_name else Path(given)
+    if _HERE.exists():
+        return _HERE
+    installed = sorted(CONFIGURATION_DIR.glob("*.toml"))
+    if len(installed) == 1:
+        return installed[0]
+    names = ", ".join(path.stem for path in installed) or "no segment"
+    raise UsageError(f"no ./{_HERE}, and {names} in {CONFIGURATION_DIR}: say which with --file")
+
+
+def _segment(name: str) -> str:
+    try:
+        return segment_name(name)
+    except ValueError as error:
+        raise UsageError(f"--file: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _PeersFile:
+    path: Path
+    text: str
+    """With lines ending in LF alone."""
+    config: Config
+    line_end: str
+
+    @classmethod
+    def read(cls, path: Path) -> "_PeersFile":
+        config = load_config(path)
+        text = path.read_bytes().decode()
+        line_end = "\r\n" if "\r\n" in text else "\n"
+        return cls(path, text.replace("\r\n", "\n"), config, line_end)
+
+
+def without_stanza(text: str, index: int) -> str:
+    """`text` without `[[peers]]` number `index` and the comment lines directly above it. Raises UsageError."""
+    place = positions(text).places[("peers", index)]
+    if not text.startswith("[[", place.key):
+        raise UsageError("the peers stand in one list here, not in [[peers]] stanzas; edit the file by hand")
+    start = text.rfind("\n", 0, place.key) + 1
+    end = text.find("\n", place.end) + 1 or len(text)
+    above, below = text[:start], text[end:]
+    above = re.sub(r"(?:^[ \t]*#[^\n]*\n)+\Z", "", above, flags=re.MULTILINE)
+    if not above or above.endswith("\n\n"):
+        below = re.sub(r"\A(?:[ \t]*\n)+", "", below)
+    return above + below if below.strip() else above.rstrip("\n") + "\n"
+
+
+def _find_peer(config: Config, wanted: str, path: Path) -> PeerConfig:
+    for peer in config.peers:
+        if wanted in (peer.name, format_key(peer.public_key)):
+            return peer
+    hint = suggestion(wanted, (peer.name for peer in config.peers))
+    raise UsageError(f"{path} has no peer {quote(wanted)}{hint}")
+
+
+def _check_words(args: argparse.Namespace) -> None:
+    try:
+        peer_name(args.name)
+        public_key_text(args.key)
+        if args.endpoint is not None:
+            split_endpoint(args.endpoint)
+    except ValueError as error:
+        raise UsageError(f"l2overlay peers add: {error}") from None
+
+
+def _replace(file: _PeersFile, text: str, source: str, is_meant: Callable[[ConfigDiff], bool]) -> None:
+    new = text.replace("\n", file.line_end).encode()
+    diff = diff_configs(file.config, parse_config(new, source, base_dir=file.path.parent))
+    if not is_meant(diff) or len(diff.lines()) != 1:
+        raise UsageError(
+            f"{file.path} is written in a way that this command does not understand; edit it by hand"
+        )
+    replace_file(file.path, new)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Atomically, keeping mode, owner and a symbolic link that leads there."""
+    target = path.resolve()
+    try:
+        status = target.stat()
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            _fill(descriptor, content, status)
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink()
+            raise
+    except PermissionError:
+        raise HostPermissionError(f"{path}: this user may not change it; run the command with sudo") from None
+    except OSError as error:
+        raise HostSetupError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _fill(descriptor: int, content: bytes, like: os.stat_result) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        if os.fstat(descriptor).st_uid != like.st_uid or os.fstat(descriptor).st_gid != like.st_gid:
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+        os.fsync(descriptor)
+
+
+def _report(args: argparse.Namespace, done: str, name: str, key: str, path: Path) -> int:
+    if args.json:
+        output.print_json(f"peers-{args.action}/1", {"file": str(path), "name": name, "public_key": key})
+    else:
+        print(f"{path}: {done} {name}; copy the file to every host and run 'l2overlay reload' there")
+    return 0

@@ -1,0 +1,17 @@
+"""`l2overlay schema`: the JSON Schema of peers.toml, for editors. It is JSON with or without `--json`."""
+
+import argparse
+import json
+
+from l2overlay import config
+from l2overlay.cli import output
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    output.add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    del args
+    print(json.dumps(config.json_schema(), indent=2))
+    return 0
