@@ -230,7 +230,7 @@ def carry(lab: Lab) -> Carried:
     """A stream from the first guest to the last, for TRANSFER_SECONDS."""
     sender, receiver = lab.guests[0], lab.guests[-1]
     sent, received = transfer(sender, receiver, b"l2overlay", "--seconds", str(TRANSFER_SECONDS))
-    intact = (sent["bytes"], sent["crc"]) == (received["bytes"], received["crc"])
+    intact = received["intact"] and sent["bytes"] == received["bytes"]
     return Carried(
         sender=sender.label,
         receiver=receiver.label,
@@ -245,9 +245,9 @@ def transfer(
     sender: Guest, receiver: Guest, canary: bytes, *limits: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """One TCP stream of the repeated canary; what either side counted."""
-    where = [receiver.ipv4, str(TRANSFER_PORT)]
-    server = start_module(receiver, "transfer", "receive", *where)
-    sent = start_module(sender, "transfer", "send", *where, "--canary", canary.hex(), *limits)
+    stream = [receiver.ipv4, str(TRANSFER_PORT), "--canary", canary.hex()]
+    server = start_module(receiver, "transfer", "receive", *stream)
+    sent = start_module(sender, "transfer", "send", *stream, *limits)
     return last_line(sent), last_line(server)
 
 

@@ -39,6 +39,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import l2overlay
+from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.demo.capture import Capture
 from l2overlay.demo.namespace import (
@@ -98,11 +99,11 @@ class PingResult:
 class Host(Namespace):
     """A machine on the underlay, `under0`; it may have a bridge, guests behind it, and a node."""
 
-    def __init__(self, name: str, number: int) -> None:
+    def __init__(self, name: str, label: str, number: int) -> None:
         super().__init__(name)
         self.number = number
-        self.label = f"h{number}"
-        """The node's name in peers.toml."""
+        self.label = label
+        """The node's name in peers.toml, and the host's port of the switch."""
         self.ipv4 = f"10.77.0.{number}"
         self.ipv6 = f"fd77::{number:x}"
         self.bridge: str | None = None
@@ -238,23 +239,21 @@ class Lab:
 
     # Set-up
 
-    def add_underlay(self, hosts: int, mtu: int = 1500, host_mtus: Sequence[int] = ()) -> list[Host]:
-        """Make hosts on one switch and return them; `host_mtus` overrides the MTU of the first ones."""
-        if len(self.hosts) + hosts > MAX_NODES:
-            raise LabError(f"a lab has at most {MAX_NODES} hosts")
-        switch = self._switch or self._add_switch()
+    def add_underlay(
+        self, hosts: int, mtu: int = 1500, host_mtus: Sequence[int] = (), names: Sequence[str] = ()
+    ) -> list[Host]:
+        """Make hosts on one switch and return them; `host_mtus` and `names` are for the first ones (else `mtu`, hN)."""
         first = len(self.hosts) + 1
-        new = [Host(f"{self.prefix}-h{number}", number) for number in range(first, first + hosts)]
+        if first + hosts > MAX_NODES + 1:
+            raise LabError(f"a lab has at most {MAX_NODES} hosts")
+        labels = [*names, *(f"h{number}" for number in range(first + len(names), first + hosts))]
+        new = [Host(f"{self.prefix}-{label}", label, number) for number, label in enumerate(labels, first)]
+        switch = self._switch or self._add_switch()
         self._create(new)
         self.hosts += new
         mtus = [*host_mtus, *[mtu] * (hosts - len(host_mtus))]
-        switch.ip(
-            *(
-                line
-                for host, host_mtu in zip(new, mtus, strict=True)
-                for line in _underlay_port(host, host_mtu)
-            )
-        )
+        ports = [_underlay_port(host, host_mtu) for host, host_mtu in zip(new, mtus, strict=True)]
+        switch.ip(*itertools.chain.from_iterable(ports))
         for host in new:
             host.ip(*_underlay_addresses(host))
         self._make_keys(new)
@@ -379,12 +378,10 @@ class Lab:
         ]
 
     def _make_keys(self, hosts: Sequence[Host]) -> None:
-        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
         for host in hosts:
-            key = X25519PrivateKey.generate()
-            host.private_key, host.public_key = key.private_bytes_raw(), key.public_key().public_bytes_raw()
-            write_private(self.key_file(host), format_key(host.private_key) + "\n")
+            host.private_key = keys.generate()
+            host.public_key = keys.public_key(host.private_key)
+            keys.save(self.key_file(host), host.private_key)
 
     # Looking
 
@@ -499,12 +496,6 @@ def child_environment() -> dict[str, str]:
     package_parent = str(Path(l2overlay.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-def write_private(path: Path, text: str) -> None:
-    """A file that only its owner can read, from its first byte on."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
 
 
 def _underlay_port(host: Host, mtu: int) -> list[str]:

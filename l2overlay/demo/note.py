@@ -1,7 +1,7 @@
 """A note about each demo that runs, in NOTES: what `demo --stop` must end when the demo's own process does not.
 
-A process stands in it with its start time, so that a pid which was given to another one meanwhile is left alone. Only
-root can write to the folder; `stop_noted` ends what it finds there.
+A process stands in it with its start time, so that a pid which was given to another one meanwhile is left alone. The
+folder is root's alone, since `stop_noted` ends what it finds there.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from l2overlay.demo.lab import Lab, write_private
+from l2overlay.demo.lab import Lab
 from l2overlay.demo.namespace import Namespace, end_known_processes, existing_namespaces, start_time_of
 
 NOTES = Path("/run/l2overlay-demo")
@@ -34,7 +34,7 @@ class Note:
             "owner": None if self._kept else (os.getpid(), start_time_of(os.getpid())),
             "processes": [(pid, start_time_of(pid)) for pid in processes],
         }
-        write_private(self.path, json.dumps(content))
+        self.path.write_text(json.dumps(content))
 
     def keep(self) -> None:
         """The lab goes on without this process, and so does the note."""
