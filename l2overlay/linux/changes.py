@@ -1,0 +1,292 @@
+"""The vocabulary of host changes: each is plain data, says itself in words, and knows what takes it back.
+
+`host.py` plans lists of them, applies them, and applies their inverses. An `Undo` is such a list of inverses; as JSON
+in the run directory it outlives the process that needs it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from l2overlay.errors import HostSetupError
+
+UNDO_SCHEMA = "l2overlay.undo/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of one link. Addresses are text, so that all fields are what JSON has too."""
+
+    link: str
+    index: int = field(default=0, kw_only=True)
+    """Of the link when it existed as the plan was made: one of the same name and another index is not what was meant."""
+
+    @property
+    def line(self) -> str:
+        """What happens, for a person."""
+        raise NotImplementedError
+
+    @property
+    def inverse(self) -> "Change | None":
+        """What takes it back; None where nothing needs to, because the link itself goes."""
+        raise NotImplementedError
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        """Two changes with one target replace each other."""
+        return (type(self), self.link, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBridge(Change):
+    """A bridge of ours: STP off, forwarding at once, no snooping. Its alias and MAC tell later that it is ours."""
+
+    mac: str
+    mtu: int
+    alias: str
+
+    @property
+    def line(self) -> str:
+        return f"make the bridge {self.link}, MAC {self.mac}, MTU {self.mtu}"
+
+    @property
+    def inverse(self) -> Change:
+        return RemoveBridge(self.link, self.mac, self.alias)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBridge(Change):
+    """Remove a bridge if it still is the one that we made."""
+
+    mac: str
+    alias: str
+
+    @property
+    def line(self) -> str:
+        return f"remove the bridge {self.link}"
+
+    @property
+    def inverse(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAlias(Change):
+    """Mark a bridge as ours (`ip link` shows it)."""
+
+    alias: str
+
+    @property
+    def line(self) -> str:
+        return f"mark {self.link} as `{self.alias}`"
+
+    @property
+    def inverse(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SetMac(Change):
+    """Give a link its MAC."""
+
+    mac: str
+    was: str | None
+
+    @property
+    def line(self) -> str:
+        return f"set the MAC of {self.link} to {self.mac}"
+
+    @property
+    def inverse(self) -> Change | None:
+        return None if self.was is None else SetMac(self.link, self.was, None, index=self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepMac(Change):
+    """Set the MAC that an adopted bridge has: one without ports would take our TAP's, and be all zero after it left."""
+
+    mac: str
+
+    @property
+    def line(self) -> str:
+        return f"keep the MAC {self.mac} of {self.link}, which would take that of our TAP"
+
+    @property
+    def inverse(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SetMtu(Change):
+    """Give a link its MTU."""
+
+    mtu: int
+    was: int | None
+
+    @property
+    def line(self) -> str:
+        return f"set the MTU of {self.link} to {self.mtu}"
+
+    @property
+    def inverse(self) -> Change | None:
+        return None if self.was is None else SetMtu(self.link, self.was, None, index=self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp(Change):
+    """Set a link up or down."""
+
+    up: bool
+    was: bool | None
+
+    @property
+    def line(self) -> str:
+        return f"set {self.link} {'up' if self.up else 'down'}"
+
+    @property
+    def inverse(self) -> Change | None:
+        return None if self.was is None else SetUp(self.link, self.was, None, index=self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class SetMaster(Change):
+    """Put a link into a bridge; out of any with an empty name."""
+
+    master: str
+    was: str | None
+
+    @property
+    def line(self) -> str:
+        return f"put {self.link} into {self.master}" if self.master else f"take {self.link} out of its bridge"
+
+    @property
+    def inverse(self) -> Change | None:
+        return None if self.was is None else SetMaster(self.link, self.was, None, index=self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class HearAllMulticast(Change):
+    """Make a bridge port one that gets every multicast frame, whatever its bridge snooped."""
+
+    @property
+    def line(self) -> str:
+        return f"let {self.link} hear all multicast of its bridge"
+
+    @property
+    def inverse(self) -> None:
+        return None  # it belongs to the membership in the bridge
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl(Change):
+    """Write a sysctl of a link; `path` is below /proc/sys/net."""
+
+    path: str
+    value: str
+    was: str | None
+
+    @property
+    def line(self) -> str:
+        return f"set net.{self.path.replace('/', '.')} = {self.value}"
+
+    @property
+    def inverse(self) -> Change | None:
+        return None if self.was is None else SetSysctl(self.link, self.path, self.was, None, index=self.index)
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        return (type(self), self.link, self.index, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress(Change):
+    """Put an address, 192.0.2.1/24, on a link."""
+
+    address: str
+
+    @property
+    def line(self) -> str:
+        return f"add {self.address} to {self.link}"
+
+    @property
+    def inverse(self) -> Change:
+        return RemoveAddress(self.link, self.address, index=self.index)
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        return (type(self), self.link, self.index, self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAddress(Change):
+    """Take an address off a link."""
+
+    address: str
+
+    @property
+    def line(self) -> str:
+        return f"remove {self.address} from {self.link}"
+
+    @property
+    def inverse(self) -> Change:
+        return AddAddress(self.link, self.address, index=self.index)
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        return (type(self), self.link, self.index, self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What takes our changes back, in the order to be done."""
+
+    changes: tuple[Change, ...] = ()
+
+    @classmethod
+    def of(cls, changes: Sequence[Change]) -> Self:
+        """The inverses of `changes`, last first; known before the first is applied, so it can be on disk by then."""
+        return cls(tuple(i for i in (c.inverse for c in reversed(changes)) if i is not None))
+
+    def after(self, earlier: "Undo") -> "Undo":
+        """This one and then an earlier one; where both restore one thing, the earlier knows how it was at first."""
+        known = {change.target for change in earlier.changes}
+        return Undo((*(c for c in self.changes if c.target not in known), *earlier.changes))
+
+    def to_json(self) -> str:
+        """For a file in the run directory."""
+        changes = [{"change": type(c).__name__, **dataclasses.asdict(c)} for c in self.changes]
+        return json.dumps({UNDO_SCHEMA: changes}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The reverse. Raises HostSetupError for anything that `to_json` did not write."""
+        try:
+            document = json.loads(text)
+            return cls(tuple(_change(entry) for entry in document[UNDO_SCHEMA]))
+        except (ValueError, TypeError, LookupError) as error:
+            raise HostSetupError(f"not a list of host changes to undo ({error}); remove the file") from None
+
+
+_UNDO_KINDS: dict[str, type[Change]] = {
+    kind.__name__: kind
+    for kind in (RemoveBridge, SetMac, SetMtu, SetUp, SetMaster, SetSysctl, AddAddress, RemoveAddress)
+}
+_FIELD_TYPES: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    bool: (bool,),
+    str | None: (str, type(None)),
+    int | None: (int, type(None)),
+    bool | None: (bool, type(None)),
+}
+
+
+def _change(entry: dict[str, Any]) -> Change:
+    kind = _UNDO_KINDS[entry["change"]]
+    values = {name: value for name, value in entry.items() if name != "change"}
+    for known in dataclasses.fields(kind):
+        if not isinstance(values[known.name], _FIELD_TYPES[known.type]):
+            raise TypeError(f"{known.name} of {kind.__name__} is {values[known.name]!r}")
+    return kind(**values)

@@ -1,0 +1,533 @@
+"""What a node changes on its host: a pure plan, a small apply, and an undo.
+
+    observe_host(spec)  ->  HostState             reads
+    plan_host(spec, state)  ->  [Change]          pure; empty when all is as it should be, so that it also repairs
+    Undo.of(changes)  ->  Undo                    pure; write it to the run directory before ...
+    apply_changes(changes)  ->  Undo              ... this, which takes everything back when one change fails
+    undo(...)                                     tolerates what is gone already
+
+The TAP itself is made by `LinuxTap.open`, because we need its descriptor: between plan and apply, or before both to
+repair. A bridge that exists is adopted: it keeps its MAC, MTU and addresses, and stays when we go. One that we make is
+marked by its alias `l2overlay SEGMENT` and by its MAC, which comes from the node's key: so a start after SIGKILL knows it.
+
+pyroute2 0.9 is asyncio inside: it is opened, used and closed within one call; the node calls these in a thread.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from l2overlay.addresses import MacAddress, format_mac
+from l2overlay.errors import HostPermissionError, HostSetupError
+from l2overlay.linux.changes import (
+    AddAddress,
+    Change,
+    CreateBridge,
+    HearAllMulticast,
+    KeepMac,
+    RemoveAddress,
+    RemoveBridge,
+    SetAlias,
+    SetMac,
+    SetMaster,
+    SetMtu,
+    SetSysctl,
+    SetUp,
+    Undo,
+)
+from l2overlay.linux.tap import open_tun_device
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+ALIAS_PREFIX = "l2overlay "
+SYSCTL_ROOT = Path("/proc/sys/net")
+CAP_NET_ADMIN = 12
+ZERO_MAC = "00:00:00:00:00:00"
+IFF_UP = 0x1
+IFLA_TUN_TYPE_TAP = 2
+MDB_RTR_TYPE_PERM = 2
+ALREADY_GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
+
+Interface = IPv4Interface | IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """What the host must look like while a node runs."""
+
+    segment: str
+    tap: str
+    bridge: str
+    mtu: int
+    tap_mac: MacAddress
+    bridge_mac: MacAddress
+    """Of a bridge that we make; see `derive_macs`."""
+    addresses: tuple[Interface, ...] = ()
+
+    @property
+    def alias(self) -> str:
+        """The mark on a bridge of ours."""
+        return ALIAS_PREFIX + self.segment
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """One link as the kernel shows it."""
+
+    index: int
+    name: str
+    kind: str
+    """"bridge", "tun", "veth", ...; empty for hardware."""
+    mac: str
+    mtu: int
+    up: bool
+    master: str
+    """The bridge that it is in; empty without."""
+    alias: str
+    is_tap: bool
+    persistent: bool
+    """A TAP that stays without a process that holds it."""
+    hears_all_multicast: bool
+    stp: bool
+    """Of a bridge."""
+    vlan_filtering: bool
+    """Of a bridge."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What a plan needs to know."""
+
+    tap: LinkState | None
+    bridge: LinkState | None
+    ports: tuple[LinkState, ...]
+    """Of the bridge."""
+    addresses: tuple[tuple[str, Interface], ...]
+    """Every address of the host, with the name of its link."""
+    sysctls: dict[str, str]
+    """Those below /proc/sys/net that we may set, where they exist."""
+    has_ipv6: bool
+
+
+def observe_host(spec: HostSpec) -> HostState:
+    """Read what `plan_host` needs."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        bridge = _read_link(ipr, spec.bridge)
+        state = HostState(
+            tap=_read_link(ipr, spec.tap),
+            bridge=bridge,
+            ports=_read_ports(ipr, bridge.index) if bridge is not None else (),
+            addresses=tuple(_read_addresses(ipr)),
+            sysctls={},
+            has_ipv6=(SYSCTL_ROOT / "ipv6").is_dir(),
+        )
+    for path in (_no_ipv6(spec.tap), _accept_ra(spec.bridge), _address_mode(spec.bridge)):
+        with contextlib.suppress(OSError):
+            state.sysctls[path] = (SYSCTL_ROOT / path).read_text().strip()
+    return state
+
+
+def bridge_ports(bridge: str) -> list[str]:
+    """The names of a bridge's ports; empty when there is no such bridge."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        link = _read_link(ipr, bridge)
+        return sorted(p.name for p in _read_ports(ipr, link.index)) if link is not None else []
+
+
+def is_ours(spec: HostSpec, bridge: LinkState) -> bool:
+    """Whether we made the bridge, now or before a SIGKILL: by alias, or by MAC when we died before the alias was set."""
+    return bridge.alias == spec.alias or (not bridge.alias and bridge.mac == format_mac(spec.bridge_mac))
+
+
+def leftovers(spec: HostSpec, state: HostState) -> Undo:
+    """What an earlier run left that is ours beyond doubt, for when its own Undo is lost."""
+    if state.bridge is None or state.bridge.kind != "bridge" or not is_ours(spec, state.bridge):
+        return Undo()
+    return Undo((RemoveBridge(spec.bridge, format_mac(spec.bridge_mac), spec.alias),))
+
+
+def host_notes(spec: HostSpec, state: HostState) -> list[str]:
+    """What a person should know of a bridge that is adopted; empty for one of ours."""
+    bridge = state.bridge
+    if bridge is None or is_ours(spec, bridge):
+        return []
+    name, notes = spec.bridge, [f"bridge {spec.bridge} exists: adopted, and left in place at the end"]
+    if bridge.mtu < spec.mtu:
+        notes.append(
+            f"bridge {name} has MTU {bridge.mtu}, the segment {spec.mtu}: larger frames for this host itself are lost; "
+            f"ip link set {name} mtu {spec.mtu}"
+        )
+    elif bridge.mtu > spec.mtu:
+        notes.append(
+            f"bridge {name} has MTU {bridge.mtu}, the segment {spec.mtu}: larger frames do not cross; "
+            f"set mtu = {bridge.mtu} in [segment] on every host, or lower the bridge's"
+        )
+    if bridge.stp:
+        notes.append(f"bridge {name} runs STP: {spec.tap} forwards only after twice its forward delay")
+    if bridge.vlan_filtering:
+        notes.append(
+            f"bridge {name} filters VLANs: let them pass by `bridge vlan add dev {spec.tap} vid ...`"
+        )
+    return notes
+
+
+def plan_host(
+    spec: HostSpec, state: HostState, *, tap_open: bool = False, made: Undo | None = None
+) -> list[Change]:
+    """The changes that lead from `state` to `spec`, in order. Raises HostSetupError when they must not be made.
+
+    `tap_open`: this process holds the TAP already. `made`: what undoes our changes so far; an address among them that `spec`
+    no longer has is taken off.
+    """
+    _refuse_taken_names(spec, state, tap_open)
+    _refuse_taken_addresses(spec, state)
+    return [
+        *_plan_bridge(spec, state),
+        *_plan_tap(spec, state),
+        *_plan_addresses(spec, state, made or Undo()),
+    ]
+
+
+def apply_changes(changes: Sequence[Change]) -> Undo:
+    """Make the changes, in order, and return what takes them back. On a failure nothing stays: raises HostSetupError."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as ipr:
+        for position, change in enumerate(changes):
+            try:
+                _apply(ipr, change)
+            except (NetlinkError, OSError) as error:
+                failure = _failure(change, error)
+                with contextlib.suppress(HostSetupError):  # the first failure is the one to tell
+                    undo(Undo.of(changes[: position + 1]))
+                raise failure from None
+    return Undo.of(changes)
+
+
+def undo(steps: Undo) -> list[str]:
+    """Take our changes back; what is gone already is passed over. Returns what was done, in words.
+
+    Every step is tried, whatever became of those before; raises HostSetupError at the end when one could not be done.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    lines, failures = [], []
+    with IPRoute() as ipr:
+        for change in steps.changes:
+            try:
+                _apply(ipr, change)
+            except (NetlinkError, OSError) as error:
+                if _code(error) not in ALREADY_GONE:
+                    failures.append(str(_failure(change, error)))
+            else:
+                lines.append(change.line)
+    if failures:
+        raise HostSetupError("; ".join(failures))
+    return lines
+
+
+def check_privileges() -> None:
+    """Raise HostPermissionError with the command to run, unless this process can make TAPs and change links."""
+    effective = next(
+        line.split()[1]
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("CapEff:")
+    )
+    if not int(effective, 16) >> CAP_NET_ADMIN & 1:
+        raise HostPermissionError("a node needs CAP_NET_ADMIN; run it as root: sudo l2overlay join ...")
+    os.close(open_tun_device())
+
+
+# The plan
+
+
+def _refuse_taken_names(spec: HostSpec, state: HostState, tap_open: bool) -> None:
+    bridge, tap = state.bridge, state.tap
+    if bridge is not None and bridge.kind != "bridge":
+        raise HostSetupError(f"{spec.bridge} exists and is not a bridge; set another bridge in [segment]")
+    if bridge is not None and bridge.alias.startswith(ALIAS_PREFIX) and not is_ours(spec, bridge):
+        owner = bridge.alias.removeprefix(ALIAS_PREFIX)
+        raise HostSetupError(f"{spec.bridge} belongs to the segment {owner}; set another bridge in [segment]")
+    if tap is not None and not tap.is_tap:
+        raise HostSetupError(f"{spec.tap} exists and is not a TAP; set another tap in [segment]")
+    if tap is not None and not tap.persistent and not tap_open:
+        raise HostSetupError(
+            f"{spec.tap} is held by a running process, probably a node of {spec.segment}: l2overlay status {spec.segment}"
+        )
+
+
+def _refuse_taken_addresses(spec: HostSpec, state: HostState) -> None:
+    for wanted in spec.addresses:
+        for link, present in state.addresses:
+            if present.ip != wanted.ip or (link == spec.bridge and present == wanted):
+                continue
+            raise HostSetupError(
+                f"{wanted} cannot go on {spec.bridge}: {link} has {present}; remove it there or change [segment.addresses]"
+            )
+
+
+def _plan_bridge(spec: HostSpec, state: HostState) -> list[Change]:
+    bridge = state.bridge
+    if bridge is None:
+        create = CreateBridge(spec.bridge, format_mac(spec.bridge_mac), spec.mtu, spec.alias)
+        return [create, *_plan_quiet_bridge(spec, state), SetUp(spec.bridge, True, None)]
+    if not is_ours(spec, bridge):
+        return _plan_adopted_bridge(spec, state, bridge)
+    changes: list[Change] = []
+    if bridge.alias != spec.alias:
+        changes.append(SetAlias(spec.bridge, spec.alias, index=bridge.index))
+    if bridge.mac != format_mac(spec.bridge_mac):
+        changes.append(SetMac(spec.bridge, format_mac(spec.bridge_mac), None, index=bridge.index))
+    if bridge.mtu != spec.mtu:
+        changes.append(SetMtu(spec.bridge, spec.mtu, None, index=bridge.index))
+    changes += _plan_quiet_bridge(spec, state)
+    if not bridge.up:
+        changes.append(SetUp(spec.bridge, True, None, index=bridge.index))
+    return changes
+
+
+def _plan_quiet_bridge(spec: HostSpec, state: HostState) -> list[Change]:
+    """A bridge of ours takes no router advertisement, or any guest of any site would route this host; and no link-local
+    address unless it has an IPv6 address to go with."""
+    if not state.has_ipv6:
+        return []
+    speaks_ipv6 = any(a.version == 6 for a in spec.addresses)
+    wanted = {_accept_ra(spec.bridge): "0", _address_mode(spec.bridge): "0" if speaks_ipv6 else "1"}
+    if state.bridge is None and speaks_ipv6:
+        del wanted[_address_mode(spec.bridge)]  # as the host's default has it
+    return [
+        SetSysctl(spec.bridge, path, to, None) for path, to in wanted.items() if state.sysctls.get(path) != to
+    ]
+
+
+def _plan_adopted_bridge(spec: HostSpec, state: HostState, bridge: LinkState) -> list[Change]:
+    changes: list[Change] = []
+    is_port = state.tap is not None and state.tap.master == spec.bridge
+    lowest = min((port.mac for port in state.ports), default="")
+    if not is_port and bridge.mac != ZERO_MAC and (not lowest or format_mac(spec.tap_mac) < lowest):
+        changes.append(KeepMac(spec.bridge, bridge.mac, index=bridge.index))
+    if not bridge.up:
+        changes.append(SetUp(spec.bridge, True, False, index=bridge.index))
+    return changes
+
+
+def _plan_tap(spec: HostSpec, state: HostState) -> list[Change]:
+    """No IPv6 on the TAP before it is up: it is a port, and would send solicitations of its own."""
+    tap, bridge = state.tap, state.bridge
+    index = tap.index if tap is not None else 0
+    kept = tap is not None and tap.persistent
+    mac, mtu = format_mac(spec.tap_mac), _tap_mtu(spec, state)
+    changes: list[Change] = []
+    if state.has_ipv6 and state.sysctls.get(_no_ipv6(spec.tap)) != "1":
+        was = state.sysctls.get(_no_ipv6(spec.tap)) if kept else None
+        changes.append(SetSysctl(spec.tap, _no_ipv6(spec.tap), "1", was, index=index))
+    if tap is None or tap.mac != mac:
+        changes.append(SetMac(spec.tap, mac, tap.mac if tap is not None and kept else None, index=index))
+    if tap is None or tap.mtu != mtu:
+        changes.append(SetMtu(spec.tap, mtu, tap.mtu if tap is not None and kept else None, index=index))
+    if tap is None or bridge is None or tap.master != spec.bridge:
+        changes.append(
+            SetMaster(spec.tap, spec.bridge, tap.master if tap is not None and kept else None, index=index)
+        )
+    if bridge is not None and not is_ours(spec, bridge) and not (tap is not None and tap.hears_all_multicast):
+        changes.append(HearAllMulticast(spec.tap, index=index))
+    if tap is None or not tap.up:
+        changes.append(SetUp(spec.tap, True, False if kept else None, index=index))
+    return changes
+
+
+def _tap_mtu(spec: HostSpec, state: HostState) -> int:
+    """A bridge takes the least MTU of its ports: below that of an adopted bridge the TAP would change it."""
+    if state.bridge is None or is_ours(spec, state.bridge):
+        return spec.mtu
+    return max(spec.mtu, state.bridge.mtu)
+
+
+def _plan_addresses(spec: HostSpec, state: HostState, made: Undo) -> list[Change]:
+    index = state.bridge.index if state.bridge is not None else 0
+    present = {address for link, address in state.addresses if link == spec.bridge}
+    ours = {
+        ip_interface(c.address)
+        for c in made.changes
+        if isinstance(c, RemoveAddress) and c.link == spec.bridge
+    }
+    wanted = set(spec.addresses)
+    return [
+        *(RemoveAddress(spec.bridge, str(a), index=index) for a in sorted(present & ours - wanted, key=str)),
+        *(AddAddress(spec.bridge, str(a), index=index) for a in spec.addresses if a not in present),
+    ]
+
+
+def _no_ipv6(link: str) -> str:
+    return f"ipv6/conf/{link}/disable_ipv6"
+
+
+def _accept_ra(link: str) -> str:
+    return f"ipv6/conf/{link}/accept_ra"
+
+
+def _address_mode(link: str) -> str:
+    return f"ipv6/conf/{link}/addr_gen_mode"  # 0: from the MAC, 1: none
+
+
+# Reading
+
+
+def _read_link(ipr: "IPRoute", name: str) -> LinkState | None:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        return _link_state(next(iter(ipr.link("get", ifname=name))))
+    except NetlinkError as error:
+        if error.code == errno.ENODEV:
+            return None
+        raise
+
+
+def _read_ports(ipr: "IPRoute", bridge: int) -> tuple[LinkState, ...]:
+    return tuple(_link_state(link) for link in ipr.link("dump", master=bridge))
+
+
+def _read_addresses(ipr: "IPRoute") -> Iterator[tuple[str, Interface]]:
+    for entry in ipr.get_addr():
+        host = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+        with contextlib.suppress(OSError):  # its link has gone since
+            yield socket.if_indextoname(entry["index"]), ip_interface(f"{host}/{entry['prefixlen']}")
+
+
+def _link_state(link: Any) -> LinkState:
+    info = link.get_attr("IFLA_LINKINFO")
+    kind = _attribute(info, "IFLA_INFO_KIND", "")
+    data, port = _attribute(info, "IFLA_INFO_DATA", None), _attribute(info, "IFLA_INFO_SLAVE_DATA", None)
+    master = link.get_attr("IFLA_MASTER")
+    return LinkState(
+        index=link["index"],
+        name=link.get_attr("IFLA_IFNAME"),
+        kind=kind,
+        mac=link.get_attr("IFLA_ADDRESS") or "",
+        mtu=link.get_attr("IFLA_MTU"),
+        up=bool(link["flags"] & IFF_UP),
+        master=socket.if_indextoname(master) if master else "",
+        alias=link.get_attr("IFLA_IFALIAS") or "",
+        is_tap=kind == "tun" and _attribute(data, "IFLA_TUN_TYPE", 0) == IFLA_TUN_TYPE_TAP,
+        persistent=bool(_attribute(data, "IFLA_TUN_PERSIST", 0)),
+        hears_all_multicast=_attribute(port, "IFLA_BRPORT_MULTICAST_ROUTER", 0) == MDB_RTR_TYPE_PERM,
+        stp=bool(_attribute(data, "IFLA_BR_STP_STATE", 0)),
+        vlan_filtering=bool(_attribute(data, "IFLA_BR_VLAN_FILTERING", 0)),
+    )
+
+
+def _attribute(nested: Any, name: str, default: Any) -> Any:
+    """One of nested attributes; what pyroute2 cannot take apart it gives as text."""
+    value = nested.get_attr(name) if hasattr(nested, "get_attr") else None
+    return default if value is None else value
+
+
+# Changing
+
+
+def _apply(ipr: "IPRoute", change: Change) -> None:
+    """Make one change. Raises OSError or NetlinkError; with a code of ALREADY_GONE when its link is not there (any more)."""
+    match change:
+        case CreateBridge():
+            _create_bridge(ipr, change)
+        case RemoveBridge():
+            ipr.link("del", index=_index_of_our_bridge(ipr, change))
+        case SetAlias(alias=alias):
+            ipr.link("set", index=_index(change), ifalias=alias)
+        case SetMac(mac=mac) | KeepMac(mac=mac):
+            ipr.link("set", index=_index(change), address=mac)
+        case SetMtu(mtu=mtu):
+            ipr.link("set", index=_index(change), mtu=mtu)
+        case SetUp(up=up):
+            ipr.link("set", index=_index(change), state="up" if up else "down")
+        case SetMaster(master=master):
+            ipr.link("set", index=_index(change), master=_index_of(master) if master else 0)
+        case HearAllMulticast():
+            ipr.brport("set", index=_index(change), multicast_router=MDB_RTR_TYPE_PERM)
+        case SetSysctl(path=path, value=value):
+            _index(change)
+            (SYSCTL_ROOT / path).write_text(value)
+        case AddAddress(address=address):
+            _change_address(ipr, "add", _index(change), address)
+        case RemoveAddress(address=address):
+            _change_address(ipr, "del", _index(change), address)
+        case _:
+            raise TypeError(f"{change!r} is not a change that can be made")
+
+
+def _create_bridge(ipr: "IPRoute", change: CreateBridge) -> None:
+    """Snooping is off: with a querier anywhere in the segment (any router guest), a snooping bridge keeps multicast from
+    ports whose reports it has not heard, and a peer that just came up has had no chance to be heard. Measured with a
+    querier on the bridge, frames that reached the TAP, of 50 to a solicited-node group: 0 with snooping, 50 without.
+
+    The kernel takes an MTU as meant, and not as following the ports, only when it is changed after creation: so it is
+    made with another one.
+    """
+    ipr.link(
+        "add",
+        ifname=change.link,
+        kind="bridge",
+        address=change.mac,
+        mtu=change.mtu - 1,
+        br_stp_state=0,
+        br_forward_delay=0,
+        br_mcast_snooping=0,
+    )
+    index = _index(change)
+    ipr.link("set", index=index, ifalias=change.alias)
+    ipr.link("set", index=index, mtu=change.mtu)
+
+
+def _change_address(ipr: "IPRoute", verb: str, index: int, address: str) -> None:
+    interface = ip_interface(address)
+    ipr.addr(verb, index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen)
+
+
+def _index(change: Change) -> int:
+    """Of the link that the change means."""
+    index = _index_of(change.link)
+    if change.index not in (0, index):
+        raise OSError(errno.ENODEV, f"{change.link} is another link now")
+    return index
+
+
+def _index_of(link: str) -> int:
+    try:
+        return socket.if_nametoindex(link)
+    except OSError:  # it carries no errno
+        raise OSError(errno.ENODEV, f"no link {link}") from None
+
+
+def _index_of_our_bridge(ipr: "IPRoute", change: RemoveBridge) -> int:
+    bridge = _read_link(ipr, change.link)
+    if bridge is None or bridge.kind != "bridge":
+        raise OSError(errno.ENODEV, f"no bridge {change.link}")
+    if bridge.alias != change.alias and (bridge.alias or bridge.mac != change.mac):
+        raise OSError(errno.ENODEV, f"{change.link} is not the bridge that we made")
+    return bridge.index
+
+
+def _code(error: Exception) -> int:
+    code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
+    return code or 0
+
+
+def _failure(change: Change, error: Exception) -> HostSetupError:
+    code = _code(error)
+    if code in (errno.EPERM, errno.EACCES):
+        return HostPermissionError(f"may not {change.line}; run as root: sudo l2overlay ...")
+    return HostSetupError(f"could not {change.line}: {os.strerror(code) if code else error}")
