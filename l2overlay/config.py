@@ -5,9 +5,7 @@ Order of `parse_config`: size and encoding, positions, tomllib, then all at once
 `Config`. Every mistake is a `Problem` with its line and column.
 """
 
-import os
 import re
-import stat
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ from l2overlay.config_limits import (
 from l2overlay.config_types import Config, Endpoint, PeerConfig, SegmentConfig, Suite
 from l2overlay.config_values import interface_address, split_endpoint
 from l2overlay.errors import ConfigError, L2OverlayError, Problem
+from l2overlay.files import read_regular
 from l2overlay.keys import own_stanza, read_secret
 from l2overlay.toml_positions import NestingError, Positions, positions
 
@@ -103,17 +102,11 @@ def require_own(
 def _read_file(path: Path) -> bytes:
     """At most one byte more than is allowed, so that `_decode` sees that it is too much."""
     try:
-        # O_NONBLOCK, or a FIFO would make us wait for its writer
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb", closefd=True) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _whole_file(str(path), "not a regular file; peers.toml is one")
-            return file.read(MAX_FILE_SIZE + 1)
+        return read_regular(path, MAX_FILE_SIZE + 1)[0]
     except IsADirectoryError:
         raise _whole_file(str(path), "is a directory; name the peers.toml in it") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _whole_file(str(path), f"cannot be read: {reason}") from None
+    except OSError as error:
+        raise _whole_file(str(path), f"cannot be read: {error.strerror}") from None
 
 
 def _decode(text: str | bytes, source: str) -> str:

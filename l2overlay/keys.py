@@ -4,14 +4,12 @@ A secret's file is a regular file that only its owner can read, with 32 bytes in
 atomically and never overwritten, because a lost private key means new stanzas on every host.
 """
 
-import os
 import shlex
-import stat
-import tempfile
 from pathlib import Path
 
 from l2overlay.addresses import PeerKey, format_key, parse_key
-from l2overlay.errors import ConfigError, HostPermissionError, HostSetupError, Problem, UsageError
+from l2overlay.errors import ConfigError, HostPermissionError, Problem
+from l2overlay.files import read_regular, write_new
 
 CONFIGURATION_DIR = Path("/etc/l2overlay")
 
@@ -67,7 +65,7 @@ def load(path: Path) -> bytes:
 
 def save(path: Path, private: bytes) -> None:
     """Write a new key file with mode 0600, whole or not at all. Raises UsageError if `path` exists."""
-    write_new_file(path, f"{format_key(private)}\n", 0o600)
+    write_new(path, f"{format_key(private)}\n", 0o600)
 
 
 def own_stanza(name: str, key: bytes, endpoint: str | None = None) -> str:
@@ -81,20 +79,18 @@ def own_stanza(name: str, key: bytes, endpoint: str | None = None) -> str:
 def read_secret(path: Path, what: str) -> bytes:
     """32 bytes in base64 from a file that only its owner can read; errors as `load`, and never show the content."""
     try:
-        # O_NONBLOCK, or a FIFO would make us wait for its writer
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        content, mode = read_regular(path, MAX_SECRET_SIZE + 1)
     except PermissionError:
         raise HostPermissionError(
             f"{path}: this user may not read the {what}; run the command with sudo"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _bad_secret(
-            path, f"no {what} here ({reason}); 'l2overlay init' or 'keygen' makes one"
-        ) from None
-    with os.fdopen(descriptor, "rb") as file:
-        _refuse_shared(path, os.fstat(descriptor), what)
-        content = file.read(MAX_SECRET_SIZE + 1)
+    except OSError as error:
+        message = f"no {what} here ({error.strerror}); 'l2overlay init' or 'keygen' makes one"
+        raise _bad_secret(path, message) from None
+    if mode & 0o077:
+        raise HostPermissionError(
+            f"{path}: others can read this {what} (mode {mode:04o}); run: chmod 600 {shlex.quote(str(path))}"
+        )
     return parse_secret(content, str(path), what)
 
 
@@ -105,43 +101,6 @@ def parse_secret(content: bytes, source: str, what: str) -> bytes:
     except ValueError:
         message = f"not a {what}: 32 bytes in base64 are expected, 44 characters that end in '='"
         raise _bad_secret(Path(source), message) from None
-
-
-def write_new_file(path: Path, text: str, mode: int) -> None:
-    """Create `path` with all of `text`, or not at all. Raises UsageError if it exists, else HostSetupError."""
-    try:
-        _link_new_file(path, text, mode)
-    except FileExistsError:
-        raise UsageError(f"{path} exists already and is never overwritten; move it away first") from None
-    except PermissionError:
-        raise HostPermissionError(
-            f"{path}: this user may not write here; run the command with sudo"
-        ) from None
-    except OSError as error:
-        raise HostSetupError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def _link_new_file(path: Path, text: str, mode: int) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)  # unlike rename it fails when the name is taken
-    finally:
-        Path(temporary).unlink()
-
-
-def _refuse_shared(path: Path, status: os.stat_result, what: str) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise _bad_secret(path, f"not a regular file; a {what} is kept in one")
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
-        raise HostPermissionError(
-            f"{path}: others can read this {what} (mode {mode:04o}); run: chmod 600 {shlex.quote(str(path))}"
-        )
 
 
 def _bad_secret(path: Path, message: str) -> ConfigError:

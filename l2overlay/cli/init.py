@@ -6,7 +6,7 @@ import shlex
 import socket
 from pathlib import Path
 
-from l2overlay import keys
+from l2overlay import files, keys
 from l2overlay.addresses import Address, format_key
 from l2overlay.cli import output
 from l2overlay.config import parse_config
@@ -72,11 +72,11 @@ def run(args: argparse.Namespace) -> int:
     parse_config(text, str(file_path), base_dir=args.dir)  # a long name does not fit its interfaces
     _make_directory(args.dir)
     keys.save(key_path, private)
-    keys.write_new_file(file_path, text, 0o644)
+    files.write_new(file_path, text, 0o644)
     if args.json:
-        files = {"key_file": str(key_path), "file": str(file_path)}
+        places = {"key_file": str(key_path), "file": str(file_path)}
         output.print_json(
-            "init/1", {"segment": args.segment, "name": name, "public_key": format_key(public), **files}
+            "init/1", {"segment": args.segment, "name": name, "public_key": format_key(public), **places}
         )
     else:
         _print_next_steps(args.segment, key_path, file_path)

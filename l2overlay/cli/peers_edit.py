@@ -5,19 +5,17 @@ in exactly that peer before it replaces the file (atomically, with its mode and 
 """
 
 import argparse
-import os
 import re
-import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from l2overlay import files
 from l2overlay.addresses import format_key, parse_key
 from l2overlay.cli import output
 from l2overlay.config import Config, ConfigDiff, PeerConfig, diff_configs, load_config, parse_config
 from l2overlay.config_values import peer_name, public_key_text, quote, segment_name, split_endpoint
-from l2overlay.errors import HostPermissionError, HostSetupError, UsageError
+from l2overlay.errors import UsageError
 from l2overlay.keys import CONFIGURATION_DIR, own_stanza
 from l2overlay.suggestion import suggestion
 from l2overlay.toml_positions import positions
@@ -149,35 +147,7 @@ def _replace(file: _PeersFile, text: str, source: str, is_meant: Callable[[Confi
         raise UsageError(
             f"{file.path} is written in a way that this command does not understand; edit it by hand"
         )
-    replace_file(file.path, new)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Atomically, keeping mode, owner and a symbolic link that leads there."""
-    target = path.resolve()
-    try:
-        status = target.stat()
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            _fill(descriptor, content, status)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink()
-            raise
-    except PermissionError:
-        raise HostPermissionError(f"{path}: this user may not change it; run the command with sudo") from None
-    except OSError as error:
-        raise HostSetupError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def _fill(descriptor: int, content: bytes, like: os.stat_result) -> None:
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        if os.fstat(descriptor).st_uid != like.st_uid or os.fstat(descriptor).st_gid != like.st_gid:
-            os.fchown(descriptor, like.st_uid, like.st_gid)
-        os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
-        os.fsync(descriptor)
+    files.replace(file.path, new)
 
 
 def _report(args: argparse.Namespace, done: str, name: str, key: str, path: Path) -> int:
