@@ -17,7 +17,9 @@ class DropReason(StrEnum):
     BAD_OFFLOAD_HEADER = "bad_offload_header"  # virtio header and frame contradict each other
     RESERVED_ADDRESS = "reserved_address"  # 01:80:c2:00:00:01..0f, never forwarded (802.1Q, table 8-1)
     GROUP_SOURCE = "group_source"  # source address is a group or zero
-    LOCAL_DESTINATION = "local_destination"  # the destination lives on this side of the TAP (802.1Q filtering)
+    LOCAL_DESTINATION = (
+        "local_destination"  # the destination lives on this side of the TAP (802.1Q filtering)
+    )
     NO_PEER = "no_peer"  # a flood, and no peer has a session
     PEER_DOWN = "peer_down"  # the destination's peer has no session, and its queue ended without one
     QUEUE_FULL = "queue_full"  # more than 64 frames or 128 KiB waited for a session
@@ -59,7 +61,7 @@ class DropReason(StrEnum):
 
 @dataclass(slots=True)
 class Counters:
-    """What one node, or one peer of it, has carried. Frames are inner, datagrams outer; bytes of each without headers of the other."""
+    """What one node, or one peer of it, has carried: inner frames and their bytes, outer datagrams."""
 
     rx_frames: int = 0
     rx_bytes: int = 0
@@ -72,3 +74,14 @@ class Counters:
     def drop(self, reason: DropReason, count: int = 1) -> None:
         """Count `count` frames or datagrams that end here for `reason`."""
         self.drops[reason] = self.drops.get(reason, 0) + count
+
+    def add(self, other: "Counters") -> None:
+        """Count all that `other` has counted."""
+        self.rx_frames += other.rx_frames
+        self.rx_bytes += other.rx_bytes
+        self.rx_datagrams += other.rx_datagrams
+        self.tx_frames += other.tx_frames
+        self.tx_bytes += other.tx_bytes
+        self.tx_datagrams += other.tx_datagrams
+        for reason, count in other.drops.items():
+            self.drop(reason, count)

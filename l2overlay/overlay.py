@@ -1,6 +1,6 @@
 """One node of a segment, without I/O: bytes in, bytes out, time and chance as arguments.
 
-The shell (`node.py`, the simulator, a fuzzer, a test) calls in this order, as often as it likes:
+The shell (`node`, the simulator, a fuzzer, a test) calls, as often as it likes and in this order:
 
     overlay.receive_frames(frames, now)        frames read from the TAP
     overlay.receive_datagrams(bursts, now)     datagrams read from the UDP socket
@@ -9,17 +9,47 @@ The shell (`node.py`, the simulator, a fuzzer, a test) calls in this order, as o
     overlay.frames_to_deliver()                ... and to the TAP ...
     overlay.next_event()                       ... and what happened
 
-Skeleton: the methods are filled in next; their contracts stand.
+The way of a frame out: `Switch.forward_from_tap` names the peer, that peer's `Outbox` packs it, its `Session` seals. The way
+in: `Session.open_untrusted`, the peer's `Inbox` unpacks, `Switch.forward_from_peer` lets it pass. Whatever is not DATA goes
+to `Membership`.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
-from l2overlay.config import Config
-from l2overlay.controlplane.events import Event
-from l2overlay.counters import Counters
+from l2overlay.config import Config, PeerConfig
+from l2overlay.controlplane.events import Event, PeerDown, PeerUp, StationMoved
+from l2overlay.controlplane.handshake import HandshakeContext
+from l2overlay.controlplane.local import LocalNode
+from l2overlay.controlplane.membership import Membership
+from l2overlay.controlplane.peer import REJECT_TIME, Peer
+from l2overlay.counters import Counters, DropReason
+from l2overlay.dataplane.ethernet import (
+    ETHERNET_HEADER_LEN,
+    MIN_TAP_FRAME_LEN,
+    SWITCHED,
+    VIRTIO_LEN,
+    split_station_key,
+    station_key,
+)
+from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
+from l2overlay.dataplane.offload import is_super_frame
+from l2overlay.dataplane.switch import FLOOD, Decision, Switch
+from l2overlay.dataplane.wire import CHECKSUM_LEN, DATA_TYPE
+from l2overlay.errors import ConfigError, FrameError, Problem
 from l2overlay.seams import Burst, Gather, TapFrame
+
+SWEEP_INTERVAL = 30.0
+"""Seconds between sweeps of the FDB, which only free memory."""
+
+MAX_EVENTS = 4096
+"""Events that nobody fetched; the oldest go first."""
+
+TAGS_LEN = 8
+"""Two VLAN tags, which the segment's MTU does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,64 +99,299 @@ class Overlay:
         random: Callable[[int], bytes],
         own_macs: Sequence[MacAddress] = (),
     ) -> None:
-        """`now` is monotonic seconds; `wall_clock` Unix seconds at the same instant (for the INIT stamp only);
-        `last_stamp` the highest stamp an earlier run of this key can have used (persist `stamp` of a stopped or killed run);
-        `random(n)` n unpredictable bytes; `own_macs` addresses of our own TAP and bridge, never learned from a peer.
-        Raises ConfigError when the key's own stanza is missing."""
-        raise NotImplementedError
+        """`now` is monotonic seconds; `wall_clock` Unix seconds at the same instant, for INIT stamps only.
 
-    counters: Counters
-    """Of the node as a whole; each peer's are in its `PeerStatus`."""
+        `last_stamp` is the highest stamp that an earlier run of this key can have used (persist `stamp`); `random(n)`
+        gives n unpredictable bytes; `own_macs` are the addresses of our own TAP and bridge, never learned from a peer.
+        Raises ConfigError when the key's own stanza is missing.
+        """
+        segment = config.segment
+        context = HandshakeContext.create(private_key, segment.suite, segment.name, segment.psk)
+        if config.peer(context.public_key) is None:
+            raise ConfigError("peers.toml", (Problem(0, 0, "this node's own key has no [[peers]] stanza"),))
+        self._local = LocalNode(context, now=now, wall_clock=wall_clock, last_stamp=last_stamp, random=random)
+        self._max_frame_len = segment.mtu + ETHERNET_HEADER_LEN + TAGS_LEN
+        self._switch = Switch(FilteringDatabase(segment.ageing_time), own_macs)
+        self._members = Membership(self._local, config, self._max_frame_len + CHECKSUM_LEN, now)
+        self._up: dict[Port, Peer] = {}
+        self._frames: list[Gather] = []
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._next_sweep = now + SWEEP_INTERVAL
+        self._set_static_stations((), config.peers, now)
+        self._config = config
+
+    # -- the way out -------------------------------------------------------------------------------------------
 
     def receive_frames(self, frames: Sequence[TapFrame], now: float) -> None:
         """Frames from the TAP."""
+        decisions: dict[bytes, Decision] = {}
+        used: dict[Peer, None] = {}
+        for frame in frames:
+            # All that decides is in SWITCHED, and a batch is one instant: ask the switch once per distinct header.
+            decision = decisions.get(frame[SWITCHED])
+            if decision is None:
+                decision = decisions[frame[SWITCHED]] = self._decide(frame, now)
+            if decision is FLOOD:
+                self._flood(frame, used)
+            elif isinstance(decision, DropReason):
+                self._local.counters.drop(decision)
+            else:
+                self._send_to(decision, frame, used, now)
+        for peer in used:
+            peer.flush(now, frames=True)
+        self._settle(now)
+
+    def _decide(self, frame: TapFrame, now: float) -> Decision:
+        if len(frame) < MIN_TAP_FRAME_LEN:
+            return DropReason.RUNT_FRAME
+        return self._switch.forward_from_tap(frame, now)
+
+    def _flood(self, frame: TapFrame, used: dict[Peer, None]) -> None:
+        if not self._up:
+            self._local.counters.drop(DropReason.NO_PEER)
+        for peer in self._up.values():
+            self._pack(peer, frame)
+            used[peer] = None
+
+    def _send_to(self, port: Port, frame: TapFrame, used: dict[Peer, None], now: float) -> None:
+        peer = self._up.get(port)
+        if peer is not None:
+            self._pack(peer, frame)
+            used[peer] = None
+            return
+        waiting = self._members.peers[PeerKey(port)]
+        reason = waiting.enqueue(frame, now)
+        if reason is not None:
+            waiting.counters.drop(reason)
+
+    def _pack(self, peer: Peer, frame: TapFrame) -> None:
+        counters = peer.counters
+        if len(frame) > VIRTIO_LEN + self._max_frame_len and not is_super_frame(frame):
+            counters.drop(DropReason.GIANT_FRAME)
+            return
+        try:
+            peer.outbox.add(frame)
+        except FrameError:
+            counters.drop(DropReason.BAD_OFFLOAD_HEADER)
+            return
+        counters.tx_frames += 1
+        counters.tx_bytes += len(frame) - VIRTIO_LEN
+
+    # -- the way in --------------------------------------------------------------------------------------------
 
     def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> None:
         """Datagrams from the underlay; never raises for anything in them."""
+        for burst in bursts:
+            datagrams = burst.datagrams()
+            self._local.counters.rx_datagrams += len(datagrams)
+            while datagrams:
+                datagrams = self._receive_run(datagrams, burst.address, now)
+        self._settle(now)
+
+    def _receive_run(self, datagrams: list[bytes], address: Address, now: float) -> list[bytes]:
+        """Take those that belong to the first one's session, or only the first; returns the others."""
+        first = datagrams[0]
+        if not first or first[0] != DATA_TYPE:
+            self._members.receive_untrusted(first, address, now)
+            return datagrams[1:]
+        session = self._local.sessions.get(int.from_bytes(first[4:8], "little"))
+        if session is None:
+            self._local.counters.drop(DropReason.UNKNOWN_SESSION)
+            return datagrams[1:]
+        peer = self._members.peers[session.peer]
+        if session.created_time + REJECT_TIME <= now:
+            peer.counters.drop(DropReason.EXPIRED_SESSION)
+            return datagrams[1:]
+        plaintexts, others = session.open_untrusted(datagrams, peer.counters)
+        if others and others[0] is first:
+            # Type and index are right, and still it is not ours: reserved bytes or lane.
+            peer.counters.drop(DropReason.BAD_RESERVED)
+            others = others[1:]
+        if plaintexts:
+            peer.authenticated(session, address, now)
+            self._receive_plaintexts(peer, plaintexts, address, now)
+        return others
+
+    def _receive_plaintexts(self, peer: Peer, plaintexts: list[bytes], address: Address, now: float) -> None:
+        received = peer.inbox.receive_untrusted(plaintexts, now)
+        peer.counters.rx_datagrams += len(plaintexts)
+        self._local.counters.rx_datagrams -= len(plaintexts)
+        if received.frames:
+            peer.received_frames(now)
+            self._accept_frames(peer, received.frames, now)
+        for kind, body in received.controls:
+            peer.receive_control(kind, body, address, now)
+        peer.flush(now)
+
+    def _accept_frames(self, peer: Peer, frames: list[list[bytes | memoryview]], now: float) -> None:
+        counters, port = peer.counters, Port(peer.key)
+        verdicts: dict[bytes, DropReason | None] = {}
+        limit = self._max_frame_len + VIRTIO_LEN
+        for frame in frames:
+            head = bytes(frame[0])
+            switched = head[SWITCHED]
+            if switched not in verdicts:
+                verdicts[switched] = self._switch.forward_from_peer(head, port, now)
+            verdict = verdicts[switched]
+            length = len(head) if len(frame) == 1 else sum(map(len, frame))
+            if verdict is None and length > limit and not is_super_frame(head):
+                verdict = DropReason.GIANT_FRAME
+            if verdict is not None:
+                counters.drop(verdict)
+                continue
+            self._frames.append(frame)
+            counters.rx_frames += 1
+            counters.rx_bytes += length - VIRTIO_LEN
+
+    # -- what comes out ----------------------------------------------------------------------------------------
 
     def bursts_to_send(self) -> list[Burst]:
         """What must leave now; empties the outbox."""
-        raise NotImplementedError
+        bursts, self._local.bursts = self._local.bursts, []
+        return bursts
 
     def frames_to_deliver(self) -> list[Gather]:
         """What must be written to the TAP now; empties the list."""
-        raise NotImplementedError
+        frames, self._frames = self._frames, []
+        return frames
 
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called, in the time of `now`."""
-        raise NotImplementedError
+        return min(self._local.wakeup, self._next_sweep)
 
     def handle_timer(self, now: float) -> None:
         """Retries, rekeys, keepalives, expiries: all that is due at `now`."""
+        if self._local.wakeup <= now:
+            self._members.handle_timer(now)
+        if self._next_sweep <= now:
+            self._next_sweep = now + SWEEP_INTERVAL
+            self._switch.fdb.sweep(now)
+        self._settle(now)
 
     def next_event(self) -> Event | None:
         """The oldest event not yet told."""
-        raise NotImplementedError
+        return self._events.popleft() if self._events else None
+
+    def _settle(self, now: float) -> None:
+        """Let the data plane follow what the control plane has found out."""
+        while self._local.events:
+            events, self._local.events = self._local.events, []
+            for event in events:
+                if isinstance(event, PeerUp):
+                    self._peer_came_up(self._members.peers[event.peer], now)
+                elif isinstance(event, PeerDown):
+                    self._up.pop(Port(event.peer), None)
+                    self._switch.fdb.flush(Port(event.peer))
+                self._events.append(event)
+        if self._switch.moves:
+            self._tell_moves()
+
+    def _peer_came_up(self, peer: Peer, now: float) -> None:
+        self._up[Port(peer.key)] = peer
+        for frame in peer.drain_queue():
+            self._pack(peer, frame)
+        peer.flush(now, frames=True)
+
+    def _tell_moves(self) -> None:
+        for key, old, new in self._switch.moves:
+            mac, vlan = split_station_key(key)
+            self._events.append(StationMoved(mac, vlan, _peer_of(old), _peer_of(new)))
+        self._switch.moves.clear()
+
+    # -- what the shell tells ----------------------------------------------------------------------------------
 
     def set_endpoint(self, peer: PeerKey, address: Address | None, now: float) -> None:
         """The shell resolved (or re-resolved) the peer's endpoint. Starts a handshake when there is no session."""
+        self._members.set_endpoint(peer, address, now)
 
     def set_path_limit(self, peer: PeerKey, datagram_size: int, now: float) -> None:
         """The local interface towards the peer takes datagrams (UDP payload) of at most this size."""
+        member = self._members.peers.get(peer)
+        if member is not None:
+            member.set_path_limit(datagram_size, now)
+            self._settle(now)
 
     def probe_peers(self, now: float) -> None:
         """The underlay changed (address, route, link): try every peer at once instead of at its next timer."""
+        for peer in self._members:
+            peer.probe(now)
+        self._settle(now)
 
     def reconfigure(self, config: Config, now: float) -> None:
-        """Take a new peers.toml: only peers that differ are touched. Removed peers: BYE, session gone, stations flushed."""
+        """Take a new peers.toml: only peers that differ are touched. Removed: BYE, session gone, stations flushed.
+
+        Raises ConfigError, and changes nothing, when the key's own stanza is missing.
+        """
+        if config.peer(self._local.context.public_key) is None:
+            raise ConfigError("peers.toml", (Problem(0, 0, "this node's own key has no [[peers]] stanza"),))
+        old, self._config = self._config, config
+        self._switch.fdb.ageing_time = config.segment.ageing_time
+        self._set_static_stations(old.peers, config.peers, now)
+        self._members.reconfigure(config, now)
+        self._settle(now)
 
     def leave(self, now: float) -> None:
         """Queue a BYE to every peer that has a session."""
+        for peer in self._members:
+            peer.say_bye(now)
+
+    def _set_static_stations(self, old: Sequence[PeerConfig], new: Sequence[PeerConfig], now: float) -> None:
+        before = {(mac, peer.public_key) for peer in old for mac in peer.macs}
+        after = {(mac, peer.public_key) for peer in new for mac in peer.macs}
+        for mac, _ in before - after:
+            self._switch.fdb.remove(station_key(mac, 0))
+        for mac, key in after - before:
+            port = LOCAL if key == self._local.context.public_key else Port(key)
+            self._switch.fdb.add_static(station_key(mac, 0), port, now)
+
+    # -- what can be seen --------------------------------------------------------------------------------------
+
+    @property
+    def counters(self) -> Counters:
+        """Of what belongs to no peer: handshakes, strangers, and what the shell counts."""
+        return self._local.counters
+
+    def total_counters(self) -> Counters:
+        """Of the node as a whole: its own and all peers' together."""
+        total = Counters()
+        for counters in (self._local.counters, *(peer.counters for peer in self._members)):
+            total.add(counters)
+        return total
 
     @property
     def stamp(self) -> int:
         """The highest INIT stamp used so far."""
-        raise NotImplementedError
+        return self._local.stamp
 
     def peers(self, now: float) -> list[PeerStatus]:
         """Every configured peer but ourselves, in the file's order."""
-        raise NotImplementedError
+        return [self._status(peer, now) for peer in self._members]
+
+    def _status(self, peer: Peer, now: float) -> PeerStatus:
+        waiting = not peer.up and peer.next_init < inf
+        return PeerStatus(
+            key=peer.key,
+            name=peer.config.name,
+            endpoint=peer.endpoint,
+            up=peer.up,
+            reason=peer.reason,
+            next_try=max(0.0, peer.next_init - now) if waiting else None,
+            rtt=peer.rtt,
+            last_heard=None if peer.last_heard is None else now - peer.last_heard,
+            session_age=None if peer.current is None else now - peer.current.created_time,
+            datagram_size=peer.path.size,
+            stations=self._switch.fdb.count(Port(peer.key)),
+            queued_frames=len(peer.queue),
+            counters=peer.counters,
+        )
 
     def stations(self, now: float) -> list[FdbEntry]:
         """The filtering database without expired entries, remote and local."""
-        raise NotImplementedError
+        return [
+            FdbEntry(*split_station_key(key), _peer_of(entry.port), entry.static, now - entry.heard)
+            for key, entry in self._switch.fdb.entries(now)
+        ]
+
+
+def _peer_of(port: Port) -> PeerKey | None:
+    return None if port == LOCAL else PeerKey(port)

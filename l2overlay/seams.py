@@ -22,7 +22,10 @@ Gather = Sequence[bytes | memoryview]
 
 @dataclass(slots=True)
 class Burst:
-    """Datagrams to or from one address. `buffers`, joined, hold datagrams of `datagram_size` bytes each; only the last may be shorter."""
+    """Datagrams to or from one address.
+
+    `buffers`, joined, hold datagrams of `datagram_size` bytes each; only the last may be shorter.
+    """
 
     address: Address
     datagram_size: int
@@ -39,10 +42,10 @@ class Tap(Protocol):
     """A virtual Ethernet port."""
 
     def receive_frames(self, limit: int) -> list[TapFrame]:
-        """At most `limit` frames that wait now; shorter when drained. Raises OSError when the device is gone (EBADFD) or down."""
+        """At most `limit` frames that wait now; fewer when drained. Raises OSError(EBADFD) when the device is gone."""
 
     def deliver_frames(self, frames: Sequence[Gather]) -> dict[DropReason, int]:
-        """Write every frame, in order; what the kernel refuses is counted and returned, never raised, except OSError(EBADFD): the device is gone."""
+        """Write every frame, in order. What the kernel refuses is counted and returned; only OSError(EBADFD) is raised."""
 
     def fileno(self) -> int:
         """For readiness."""
@@ -52,7 +55,10 @@ class Udp(Protocol):
     """The underlay's socket."""
 
     def receive_bursts(self, limit: int) -> list[Burst]:
-        """At most `limit` bursts that wait now (one `buffers` entry each); fewer when drained. ICMP errors of earlier sends are swallowed."""
+        """At most `limit` bursts that wait now, one `buffers` entry each; fewer when drained.
+
+        ICMP errors of earlier sends are swallowed.
+        """
 
     def send_bursts(self, bursts: Sequence[Burst]) -> tuple[int, dict[DropReason, int]]:
         """Send in order. Returns how many bursts are done (sent or refused) and the datagrams refused by reason.

@@ -1,0 +1,185 @@
+"""Who is in the segment: the peers of peers.toml, and the handshakes by which they prove it.
+
+What a datagram from anybody can cost us is bounded here, in this order: its length; one hash (mac1: silence to all who do
+not know our public key); under load a second hash, and an answer shorter than the question (cookie); then one
+handshake out of a limited number a second. State is made only for configured peers.
+"""
+
+from collections.abc import Iterator
+from math import inf
+
+from l2overlay.addresses import Address, PeerKey
+from l2overlay.config import Config, PeerConfig
+from l2overlay.controlplane.cookie import CookieChecker
+from l2overlay.controlplane.handshake import (
+    INIT_LEN,
+    RESP_LEN,
+    ReceivedInit,
+    receive_init_untrusted,
+    receive_resp_untrusted,
+    resp_receiver_untrusted,
+    respond,
+)
+from l2overlay.controlplane.local import LocalNode
+from l2overlay.controlplane.peer import Peer
+from l2overlay.counters import DropReason
+from l2overlay.errors import DatagramError
+
+INIT_TYPE, RESP_TYPE, COOKIE_TYPE = 1, 2, 3
+COOKIE_LEN = 64
+
+HANDSHAKE_RATE = 200.0
+"""INITs a second that we read (0.25 ms each); once half a burst is used we are under load and ask for cookies."""
+HANDSHAKE_BURST = 200.0
+UNDER_LOAD_TIME = 1.0
+COOKIE_RATE = 2000.0
+"""COOKIE answers a second, about 2 % of a core."""
+
+START_SPREAD = 400.0
+"""First INITs a second when a node starts: a small segment at once, a thousand peers in 2.5 s."""
+
+
+class TokenBucket:
+    """At most `rate` a second, and `burst` at once."""
+
+    __slots__ = ("_burst", "_rate", "_since", "level")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate, self._burst, self._since = rate, burst, now
+        self.level = burst
+
+    def take(self, now: float) -> bool:
+        """Whether one more may pass now."""
+        self.level = min(self._burst, self.level + (now - self._since) * self._rate)
+        self._since = now
+        if self.level < 1:
+            return False
+        self.level -= 1
+        return True
+
+
+class Membership:
+    """The peers of one node, by key."""
+
+    def __init__(self, local: LocalNode, config: Config, max_frame_len: int, now: float) -> None:
+        self.peers: dict[PeerKey, Peer] = {}
+        self._local = local
+        self._max_frame_len = max_frame_len
+        self._checker = CookieChecker(local.context.public_key)
+        self._handshakes = TokenBucket(HANDSHAKE_RATE, HANDSHAKE_BURST, now)
+        self._cookies = TokenBucket(COOKIE_RATE, COOKIE_RATE, now)
+        self._under_load_until = -inf
+        for peer in config.peers:
+            self._add(peer, now)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self.peers.values())
+
+    def set_endpoint(self, key: PeerKey, address: Address | None, now: float) -> None:
+        """The peer is to be tried at `address`, soon."""
+        peer = self.peers.get(key)
+        if peer is not None:
+            spread = self._local.unanswered / START_SPREAD
+            peer.set_endpoint(address, now, delay=spread * self._local.jitter())
+
+    def handle_timer(self, now: float) -> None:
+        """Handle every peer whose time has come."""
+        for peer in self.peers.values():
+            if peer.wakeup <= now:
+                peer.handle_timer(now)
+        self._local.wakeup = min((peer.wakeup for peer in self.peers.values()), default=inf)
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Drop who is gone or has another key, add who is new, leave the others alone."""
+        wanted = {peer.public_key: peer for peer in config.peers}
+        for key in [key for key in self.peers if key not in wanted]:
+            self._remove(self.peers.pop(key), now)
+        for key, peer_config in wanted.items():
+            if key in self.peers:
+                self.peers[key].config = peer_config
+            else:
+                self._add(peer_config, now)
+        self.peers = {key: self.peers[key] for key in wanted if key in self.peers}
+
+    def receive_untrusted(self, datagram: bytes, address: Address, now: float) -> None:
+        """A datagram that is not DATA, from anybody. Never raises; what is wrong is counted."""
+        try:
+            reason = self._receive(datagram, address, now)
+        except DatagramError:
+            reason = DropReason.BAD_HANDSHAKE
+        if reason is not None:
+            self._local.counters.drop(reason)
+
+    def _receive(self, datagram: bytes, address: Address, now: float) -> DropReason | None:
+        kind = datagram[0] if datagram else 0
+        lengths = {INIT_TYPE: INIT_LEN, RESP_TYPE: RESP_LEN, COOKIE_TYPE: COOKIE_LEN}
+        if kind not in lengths:
+            return DropReason.BAD_TYPE
+        if len(datagram) != lengths[kind]:
+            return DropReason.BAD_LENGTH
+        if kind == COOKIE_TYPE:
+            return self._receive_cookie(datagram, now)
+        if not self._checker.verify_mac1(datagram):
+            return DropReason.BAD_MAC1
+        if kind == RESP_TYPE:
+            return self._receive_resp(datagram, address, now)
+        return self._receive_init(datagram, address, now)
+
+    def _receive_init(self, datagram: bytes, address: Address, now: float) -> DropReason | None:
+        source = f"{address.host}|{address.port}".encode()
+        genuine_source = self._is_under_load(now) and self._checker.verify_mac2(datagram, source, now)
+        if self._is_under_load(now) and not genuine_source:
+            if self._cookies.take(now):
+                self._local.send(address, self._checker.reply(datagram, source, now, self._local.random))
+            return DropReason.NO_COOKIE
+        if not self._handshakes.take(now):
+            return DropReason.HANDSHAKE_LIMIT
+        if self._handshakes.level < HANDSHAKE_BURST / 2:
+            self._under_load_until = now + UNDER_LOAD_TIME
+        received = receive_init_untrusted(self._local.context, datagram)
+        peer = self.peers.get(received.remote)
+        if peer is None:
+            return DropReason.UNKNOWN_PEER
+        if received.stamp <= peer.last_stamp:
+            return DropReason.STALE_HANDSHAKE
+        self._accept(peer, received, address, now)
+        return None
+
+    def _is_under_load(self, now: float) -> bool:
+        return now < self._under_load_until
+
+    def _accept(self, peer: Peer, received: ReceivedInit, address: Address, now: float) -> None:
+        index = self._local.new_index()
+        datagram, keys = respond(
+            self._local.context, received, sender=index, features=0, ephemeral=self._local.random(32)
+        )
+        peer.last_stamp = received.stamp
+        self._local.send(address, datagram)
+        peer.invited(keys, index, received.sender, address, now)
+
+    def _receive_resp(self, datagram: bytes, address: Address, now: float) -> DropReason | None:
+        peer = self._local.pending.get(resp_receiver_untrusted(datagram))
+        if peer is None or peer.pending is None:
+            return DropReason.UNKNOWN_SESSION
+        keys, remote_index, _ = receive_resp_untrusted(self._local.context, peer.pending, datagram)
+        peer.answered(keys, remote_index, address, now)
+        return None
+
+    def _receive_cookie(self, datagram: bytes, now: float) -> DropReason | None:
+        peer = self._local.pending.get(int.from_bytes(datagram[4:8], "little"))
+        if peer is None or peer.pending is None:
+            return DropReason.UNKNOWN_SESSION
+        try:
+            peer.receive_cookie_untrusted(datagram, now)
+        except DatagramError:
+            return DropReason.BAD_COOKIE_REPLY
+        return None
+
+    def _add(self, config: PeerConfig, now: float) -> None:
+        if config.public_key != self._local.context.public_key:
+            self.peers[config.public_key] = Peer(config, self._local, self._max_frame_len, now)
+
+    def _remove(self, peer: Peer, now: float) -> None:
+        peer.say_bye(now)
+        peer.retire(now)
+        self._local.counters.add(peer.counters)

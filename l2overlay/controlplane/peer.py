@@ -1,0 +1,545 @@
+"""One peer: its sessions, its timers, its address and its path.
+
+Sessions have three slots (WireGuard paper, section 6.3). As initiator we use a session at once, it becomes `current`; as
+responder it waits in `next` until the first datagram under it proves that the initiator has the keys; the session before
+is `previous` and still opens what was under way.
+
+A peer is up from the moment a session is confirmed until one of: it says BYE; nothing authentic came for `DOWN_TIME`
+although we sent, and `DOWN_INITS` INITs went unanswered; it keeps sending INITs and never uses what we answer (it does
+not hear us); its last session expired.
+
+Timers, in the order in which `handle_timer` looks at them: session expiry, liveness, INIT retry, rekey, PING,
+keepalive, path probe, queue, fragments.
+"""
+
+from collections import deque
+from math import inf
+
+from l2overlay.addresses import Address, PeerKey
+from l2overlay.config import PeerConfig
+from l2overlay.controlplane.cookie import CookieHolder
+from l2overlay.controlplane.events import PathSizeChanged, PeerDown, PeerMoved, PeerUnanswered, PeerUp
+from l2overlay.controlplane.handshake import PendingHandshake, SessionKeys, initiate
+from l2overlay.controlplane.local import LocalNode
+from l2overlay.controlplane.path_mtu import BASE_SIZE, PathMtu
+from l2overlay.counters import Counters, DropReason
+from l2overlay.dataplane.inbox import Inbox
+from l2overlay.dataplane.outbox import Outbox
+from l2overlay.dataplane.session import Session, to_bursts
+from l2overlay.dataplane.wire import (
+    CHALLENGE_LEN,
+    DATA_OVERHEAD,
+    PING_TOKEN,
+    PROBE_TOKEN,
+    Record,
+    control_record,
+    path_probe,
+)
+from l2overlay.seams import TapFrame
+
+# Specification constants: the protocol depends on them (design.md, section 4).
+REKEY_TIME = 120.0
+RESPONDER_REKEY_TIME = 135.0
+REJECT_TIME = 180.0
+KEEPALIVE_TIME = 3.0
+SILENCE_TIME = 4.0
+"""So long without an answer, and the peer is asked by INITs: a keepalive and a second for the way."""
+DOWN_TIME = 7.0
+DOWN_INITS = 3
+
+# Implementation constants.
+FIRST_RETRIES = (1.0, 1.0, 1.0, 2.0)
+LATER_RETRY = 1.8
+"""Then every 1.8 s +- 20 %. Both ends try, so a healed path is found within 1.5 s in 19 of 20 cases; a large segment
+stretches it (`LocalNode.retry_floor`)."""
+UNCONFIRMED_INITS = 4
+MAX_QUEUED_FRAMES = 64
+MAX_QUEUED_BYTES = 128 * 1024
+QUEUE_TIME = 1.0
+CHALLENGE_INTERVAL = 0.25
+UNANSWERED_EVERY = 5
+"""A silent peer is reported at its third INIT and at every fifth from then on."""
+
+DEFAULT_PATH_LIMIT = {4: 1472, 6: 1452}
+"""UDP payload in one Ethernet frame, until the shell knows the interface."""
+
+
+class Peer:
+    """Everything about one peer but its stations."""
+
+    def __init__(self, config: PeerConfig, local: LocalNode, max_frame_len: int, now: float) -> None:
+        self.config = config
+        self.key: PeerKey = config.public_key
+        self.counters = Counters()
+        self.outbox = Outbox(BASE_SIZE)
+        self.inbox = Inbox(self.counters, max_frame_len)
+        self.endpoint: Address | None = None
+        self.configured: Address | None = None
+        self.current: Session | None = None
+        self.previous: Session | None = None
+        self.next: Session | None = None
+        self.up = False
+        self.reason = "not tried yet"
+        self.rtt: float | None = None
+        self.last_heard: float | None = None
+        self.last_stamp = 0
+        self.next_init = inf
+        self.wakeup = inf
+        self.path = PathMtu(DEFAULT_PATH_LIMIT[4], now)
+        self.queue: deque[tuple[float, TapFrame]] = deque()
+        self._queued_bytes = 0
+        self._local = local
+        self._pending: PendingHandshake | None = None
+        self._attempts = 0
+        self._asking = False
+        self._unconfirmed_inits = 0
+        self._unconfirmed_since = now
+        self._cookie = CookieHolder(self.key)
+        self._last_sent = now
+        self._keepalive_time = inf
+        self._ping_time = inf
+        self._ping: tuple[int, float] | None = None
+        self._last_pong = now
+        self._awaiting_since = inf
+        self._eliciting = False
+        self._challenge: tuple[Address, bytes, float] | None = None
+
+    # -- frames ------------------------------------------------------------------------------------------------
+
+    def enqueue(self, frame: TapFrame, now: float) -> DropReason | None:
+        """Keep a frame for the session to come, within bounds; otherwise why not."""
+        if self.endpoint is None:
+            return DropReason.PEER_DOWN
+        if len(self.queue) >= MAX_QUEUED_FRAMES or self._queued_bytes + len(frame) > MAX_QUEUED_BYTES:
+            return DropReason.QUEUE_FULL
+        self.queue.append((now, frame))
+        self._queued_bytes += len(frame)
+        self.wake_at(now + QUEUE_TIME)
+        return None
+
+    def drain_queue(self) -> list[TapFrame]:
+        """The frames that waited; empties the queue."""
+        frames = [frame for _, frame in self.queue]
+        self.queue.clear()
+        self._queued_bytes = 0
+        return frames
+
+    def flush(self, now: float, *, frames: bool = False) -> None:
+        """Seal and hand over what the outbox holds. `frames` says that frames are in it, which expect an answer."""
+        plaintexts = self.outbox.take()
+        session = self.current
+        if not plaintexts or session is None or self.endpoint is None:
+            return
+        sealed = session.seal(plaintexts)
+        self._local.bursts += to_bursts(self.endpoint, sealed)
+        self._sent(len(plaintexts), now)
+        if len(plaintexts[0]) + DATA_OVERHEAD > BASE_SIZE:
+            self.path.used_large()
+            self.wake_at(self.path.deadline())
+        if (frames or self._eliciting) and self._awaiting_since == inf:
+            self._awaiting_since = now
+            self.wake_at(now + SILENCE_TIME)
+        self._eliciting = False
+
+    def send_keepalive(self, now: float) -> None:
+        """A datagram without records, at once."""
+        if self.current is not None and self.endpoint is not None:
+            self._send_plaintext(b"", self.endpoint, now)
+
+    def say_bye(self, now: float) -> None:
+        """We leave, or the peer is to: it flushes our stations at once instead of after its timeout."""
+        if self.current is not None and self.endpoint is not None:
+            self._send_plaintext(control_record(Record.BYE), self.endpoint, now)
+
+    def _send_plaintext(self, plaintext: bytes, address: Address, now: float) -> None:
+        assert self.current is not None
+        self._local.bursts += to_bursts(address, self.current.seal([plaintext]))
+        self._sent(1, now)
+
+    def _sent(self, datagrams: int, now: float) -> None:
+        self._last_sent = now
+        self._keepalive_time = inf
+        self.counters.tx_datagrams += datagrams
+
+    # -- handshake ---------------------------------------------------------------------------------------------
+
+    def set_endpoint(self, address: Address | None, now: float, delay: float = 0.0) -> None:
+        """Where to send INITs; a peer that is up keeps the address that it proved."""
+        self.configured = address
+        if self.up or address is None or address == self.endpoint:
+            return
+        self._count_unanswered(-1)
+        self.endpoint = address
+        self._count_unanswered(+1)
+        self.path.set_limit(DEFAULT_PATH_LIMIT[6 if ":" in address.host else 4], now)
+        self.try_at(now + delay)
+
+    def set_path_limit(self, datagram_size: int, now: float) -> None:
+        """The local interface towards the peer takes datagrams of at most this size."""
+        self.path.set_limit(datagram_size, now)
+        self._apply_path()
+
+    def probe(self, now: float) -> None:
+        """The underlay changed: find out at once whether, and how, the peer can be reached."""
+        if self.up:
+            self.path.restart(now)
+            self._apply_path()
+            self._send_ping(now)
+            self.flush(now)
+        else:
+            self._attempts = 0
+            self.try_at(now)
+
+    def try_at(self, time: float) -> None:
+        """Send an INIT at `time`, unless one is due earlier."""
+        if self.endpoint is not None and time < self.next_init:
+            self.next_init = time
+            self.wake_at(time)
+
+    def start_handshake(self, now: float) -> None:
+        """Send an INIT. An earlier one that is unanswered is given up."""
+        if self.endpoint is None:
+            self.next_init = inf
+            return
+        self._forget_pending()
+        local = self._local
+        index = local.new_index()
+        self._pending = initiate(
+            local.context,
+            self.key,
+            sender=index,
+            stamp=local.new_stamp(now),
+            features=0,
+            ephemeral=local.random(32),
+            cookie=self._cookie.cookie(now),
+        )
+        local.pending[index] = self
+        local.send(self.endpoint, self._pending.datagram)
+        self._attempts += 1
+        self.next_init = now + self._retry_delay()
+        if not self.up and self._attempts % UNANSWERED_EVERY == DOWN_INITS:
+            self.reason = f"no answer to {self._attempts} handshakes"
+            local.events.append(PeerUnanswered(self.key, self._attempts))
+
+    def _retry_delay(self) -> float:
+        floor = 0.0 if self.up else self._local.retry_floor()
+        if self._attempts <= len(FIRST_RETRIES):
+            return max(FIRST_RETRIES[self._attempts - 1], floor)
+        return max(LATER_RETRY, floor) * (0.8 + 0.4 * self._local.jitter())
+
+    @property
+    def pending(self) -> PendingHandshake | None:
+        """The INIT that waits for its RESP."""
+        return self._pending
+
+    def answered(self, keys: SessionKeys, remote_index: int, address: Address, now: float) -> None:
+        """A genuine RESP: the session is current at once, and a PING under it confirms the keys to the responder."""
+        assert self._pending is not None
+        session = self._make_session(keys, self._pending.sender, remote_index, address, now, initiator=True)
+        self._forget_pending()
+        self._replace_current(session)
+        self._heard(now)
+        self._confirm(now)
+        self._send_ping(now)
+        self.flush(now)
+
+    def invited(self, keys: SessionKeys, index: int, remote_index: int, address: Address, now: float) -> None:
+        """A genuine INIT, and our RESP is on its way: the session waits for the initiator's first datagram."""
+        self._drop_session(self.next)
+        self.next = self._make_session(keys, index, remote_index, address, now, initiator=False)
+        if self.up:
+            self._check_half_open(now)
+
+    def _check_half_open(self, now: float) -> None:
+        """INIT after INIT, and never a datagram under what we answer: perhaps the peer does not hear us. PINGs tell."""
+        if not self._unconfirmed_inits or self._last_pong >= self._unconfirmed_since:
+            self._unconfirmed_inits = 0
+            self._unconfirmed_since = now
+        self._unconfirmed_inits += 1
+        if self._unconfirmed_inits >= UNCONFIRMED_INITS:
+            self.go_down("it does not hear us", now)
+        elif self._unconfirmed_inits > 1:
+            self._send_ping(now)
+            self.flush(now)
+
+    def receive_cookie_untrusted(self, datagram: bytes, now: float) -> None:
+        """The peer is under load; the next INIT proves our address. Raises DatagramError."""
+        assert self._pending is not None
+        had_cookie = self._cookie.cookie(now) is not None
+        self._cookie.receive_untrusted(datagram, self._pending.mac1, now)
+        if not had_cookie:
+            self.next_init = now
+            self.wake_at(now)
+
+    def _make_session(
+        self,
+        keys: SessionKeys,
+        index: int,
+        remote_index: int,
+        address: Address,
+        now: float,
+        *,
+        initiator: bool,
+    ) -> Session:
+        session = Session(
+            self.key,
+            self._local.context.suite,
+            send_key=keys.send,
+            receive_key=keys.receive,
+            local_index=index,
+            remote_index=remote_index,
+            initiator=initiator,
+            created_time=now,
+            address=address,
+        )
+        self._local.sessions[index] = session
+        self.wake_at(now + REKEY_TIME)
+        return session
+
+    def _replace_current(self, session: Session) -> None:
+        self._drop_session(self.previous)
+        self.previous, self.current = self.current, session
+
+    def _drop_session(self, session: Session | None) -> None:
+        if session is not None:
+            self._local.sessions.pop(session.local_index, None)
+
+    def _forget_pending(self) -> None:
+        if self._pending is not None:
+            self._local.pending.pop(self._pending.sender, None)
+            self._pending = None
+
+    def _confirm(self, now: float) -> None:
+        """Both ends are known to have the keys."""
+        self.next_init = inf
+        self._attempts = 0
+        self._asking = False
+        self._unconfirmed_inits = 0
+        if self.up:
+            return
+        assert self.endpoint is not None
+        self._count_unanswered(-1)
+        self.up = True
+        self.reason = ""
+        self.path.restart(now)
+        self._apply_path()
+        self._local.events.append(PeerUp(self.key, self.endpoint))
+
+    def go_down(self, reason: str, now: float) -> None:
+        """No session any more. The owner flushes its stations when it sees the event."""
+        for session in (self.current, self.previous):
+            self._drop_session(session)
+        self.current = self.previous = None
+        self.outbox.take()
+        self._awaiting_since = self._keepalive_time = self._ping_time = inf
+        self._challenge = None
+        self._ping = None
+        self.reason = reason
+        if not self.up:
+            return
+        self.up = False
+        self._attempts = 0
+        self._asking = False
+        self._unconfirmed_inits = 0
+        self.endpoint = self.configured or self.endpoint
+        self._count_unanswered(+1)
+        self._local.events.append(PeerDown(self.key, reason))
+        self.try_at(now + max(1.0, self._local.retry_floor()) * self._local.jitter())
+
+    def retire(self, now: float) -> None:
+        """The peer is no longer configured: give back what it holds of the node."""
+        self.go_down("it was removed", now)
+        self._count_unanswered(-1)
+        self._forget_pending()
+        self._drop_session(self.next)
+        self.next = None
+        self.endpoint = self.configured = None
+        self.next_init = self.wakeup = inf
+
+    def _count_unanswered(self, change: int) -> None:
+        if not self.up and self.endpoint is not None:
+            self._local.unanswered += change
+
+    # -- datagrams that verified -------------------------------------------------------------------------------
+
+    def authenticated(self, session: Session, address: Address, now: float) -> None:
+        """A datagram of `session` verified. Promotes `next`, notices a new address."""
+        if session is self.next:
+            self.next = None
+            self._replace_current(session)
+            if not self.up:
+                self._count_unanswered(-1)
+                self.endpoint = session.address
+                self._count_unanswered(+1)
+            self._confirm(now)
+        self._heard(now)
+        if address != self.endpoint:
+            self._challenge_address(address, now)
+
+    def received_frames(self, now: float) -> None:
+        """Frames came: unless something goes back by itself, a keepalive says that they did."""
+        if self._keepalive_time == inf:
+            self._keepalive_time = now + KEEPALIVE_TIME
+            self.wake_at(self._keepalive_time)
+
+    def receive_control(self, kind: Record, body: bytes, address: Address, now: float) -> None:
+        """One control record of an authentic datagram. The answers leave with the next `flush`."""
+        if kind is Record.PING:
+            self.outbox.add_record(control_record(Record.PONG, body))
+        elif kind is Record.PATH_PROBE:
+            self.outbox.add_record(control_record(Record.PATH_ACK, body))
+        elif kind is Record.PATH_CHALLENGE:
+            if self.current is not None:
+                self._send_plaintext(control_record(Record.PATH_RESPONSE, body), address, now)
+        elif kind is Record.PONG:
+            self._receive_pong(body, now)
+        elif kind is Record.PATH_ACK:
+            if self.path.acknowledged(PROBE_TOKEN.unpack(body)[0], now):
+                self._apply_path()
+            self.wake_at(self.path.deadline())
+        elif kind is Record.PATH_RESPONSE:
+            self._receive_path_response(body, address, now)
+        elif kind is Record.BYE:
+            self.go_down("it left", now)
+
+    def _heard(self, now: float) -> None:
+        self.last_heard = now
+        self._awaiting_since = inf
+        if self._asking:
+            # INITs that only asked whether the peer still lives are answered by any datagram.
+            self._asking = False
+            self._attempts = 0
+            self.next_init = inf
+
+    def _receive_pong(self, body: bytes, now: float) -> None:
+        if self._ping is not None and self._ping[0] == PING_TOKEN.unpack(body)[0]:
+            self.rtt = now - self._ping[1]
+            self._ping = None
+            self._last_pong = now
+
+    def _challenge_address(self, address: Address, now: float) -> None:
+        """Traffic moves to a new address only after the peer has answered from there."""
+        if self._challenge is not None:
+            challenged, _, since = self._challenge
+            if now - since < CHALLENGE_INTERVAL and challenged == address:
+                return
+        if self.current is None:
+            return
+        token = self._local.random(CHALLENGE_LEN)
+        self._challenge = (address, token, now)
+        self._send_plaintext(control_record(Record.PATH_CHALLENGE, token), address, now)
+
+    def _receive_path_response(self, body: bytes, address: Address, now: float) -> None:
+        if self._challenge is None or self._challenge[:2] != (address, body):
+            return
+        self._challenge = None
+        old, self.endpoint = self.endpoint, address
+        self._local.events.append(PeerMoved(self.key, old, address))
+        self.path.set_limit(DEFAULT_PATH_LIMIT[6 if ":" in address.host else 4], now)
+        self.path.restart(now)
+        self._apply_path()
+
+    def _apply_path(self) -> None:
+        """The outbox fills datagrams of the size that the path is known to take."""
+        if self.outbox.datagram_size != self.path.size:
+            self.outbox.resize(self.path.size)
+            self._local.events.append(PathSizeChanged(self.key, self.path.size))
+        self.wake_at(self.path.deadline())
+
+    # -- timers ------------------------------------------------------------------------------------------------
+
+    def wake_at(self, deadline: float) -> None:
+        """Ask for `handle_timer` at `deadline` or earlier."""
+        if deadline < self.wakeup:
+            self.wakeup = deadline
+            self._local.arm(deadline)
+
+    def handle_timer(self, now: float) -> None:
+        """Do all that is due, and set `wakeup`."""
+        self._expire_sessions(now)
+        self._check_liveness(now)
+        if self.next_init <= now:
+            self.start_handshake(now)
+        if self.up:
+            self._check_rekey(now)
+            self._keep_alive(now)
+            self._probe_path(now)
+        self._expire_queue(now)
+        fragments = self.inbox.expire(now)
+        self.flush(now)
+        self.wakeup = inf
+        self.wake_at(min(self._deadline(), fragments or inf))
+
+    def _deadline(self) -> float:
+        deadline = min(self.next_init, self._keepalive_time, self._ping_time)
+        if not self._attempts:
+            deadline = min(deadline, self._awaiting_since + SILENCE_TIME)
+        elif self._attempts >= DOWN_INITS:
+            deadline = min(deadline, self._awaiting_since + DOWN_TIME)
+        for session in (self.current, self.previous, self.next):
+            if session is not None:
+                deadline = min(deadline, session.created_time + REJECT_TIME)
+        if self.current is not None and not self._attempts:
+            deadline = min(deadline, self._rekey_time(self.current))
+        if self.up:
+            deadline = min(deadline, self.path.deadline())
+        if self.queue:
+            deadline = min(deadline, self.queue[0][0] + QUEUE_TIME)
+        return deadline
+
+    def _expire_sessions(self, now: float) -> None:
+        # Everywhere `start + period <= now`, as in `_deadline`: a difference rounds differently and would spin.
+        if self.previous is not None and self.previous.created_time + REJECT_TIME <= now:
+            self._drop_session(self.previous)
+            self.previous = None
+        if self.next is not None and self.next.created_time + REJECT_TIME <= now:
+            self._drop_session(self.next)
+            self.next = None
+        if self.current is not None and self.current.created_time + REJECT_TIME <= now:
+            self.go_down("its session expired", now)
+
+    def _check_liveness(self, now: float) -> None:
+        if not self.up or self._awaiting_since == inf:
+            return
+        since = self._awaiting_since
+        if since + DOWN_TIME <= now and self._attempts >= DOWN_INITS:
+            self.go_down("no answer", now)
+        elif since + SILENCE_TIME <= now and not self._attempts:
+            self._asking = True
+            self.next_init = now
+
+    def _check_rekey(self, now: float) -> None:
+        if self.current is not None and not self._attempts and self._rekey_time(self.current) <= now:
+            self.start_handshake(now)
+
+    @staticmethod
+    def _rekey_time(session: Session) -> float:
+        return session.created_time + (REKEY_TIME if session.initiator else RESPONDER_REKEY_TIME)
+
+    def _keep_alive(self, now: float) -> None:
+        if self._ping_time <= now:
+            self._send_ping(now)
+        elif self._keepalive_time <= now:
+            self.send_keepalive(now)
+
+    def _send_ping(self, now: float) -> None:
+        token = int.from_bytes(self._local.random(8), "little")
+        self._ping = (token, now)
+        interval = self.config.persistent_keepalive
+        self._ping_time = now + interval if interval else inf
+        self.outbox.add_record(control_record(Record.PING, PING_TOKEN.pack(token)))
+        self._eliciting = True
+        self.wake_at(self._ping_time)
+
+    def _probe_path(self, now: float) -> None:
+        probe = self.path.due_probe(now)
+        self._apply_path()
+        if probe is not None and self.current is not None and self.endpoint is not None:
+            token, size = probe
+            self._send_plaintext(path_probe(token, size), self.endpoint, now)
+
+    def _expire_queue(self, now: float) -> None:
+        while self.queue and self.queue[0][0] + QUEUE_TIME <= now:
+            _, frame = self.queue.popleft()
+            self._queued_bytes -= len(frame)
+            self.counters.drop(DropReason.QUEUE_TIMEOUT)

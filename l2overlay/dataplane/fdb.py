@@ -1,0 +1,132 @@
+"""The filtering database (IEEE 802.1Q-2018, clause 8.8): which station lives behind which port.
+
+A dynamic entry is learned from a source address and lives for the ageing time after it was last heard; `lookup` honours
+that by itself, the sweep only frees memory. A static entry never moves and never ages. The table is bounded: when it is
+full, the port that holds most loses its oldest entry (as Open vSwitch does), so one port's flood of addresses costs the
+others nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import NewType
+
+from l2overlay.dataplane.ethernet import StationKey
+
+Port = NewType("Port", bytes)
+"""The TAP (`LOCAL`) or one peer, by its static key: never a socket address, so a peer that roams keeps its stations."""
+
+LOCAL = Port(b"local")
+
+MAX_ENTRIES = 16_384
+"""About 4 MiB of Python objects; a /18 full of stations."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One station. `heard` is when it last sent, `expiry` when it is forgotten (never, for a static one)."""
+
+    port: Port
+    heard: float
+    expiry: float
+
+    @property
+    def static(self) -> bool:
+        """Set by configuration."""
+        return self.expiry == inf
+
+
+class FilteringDatabase:
+    """Stations by key, and by port the same entries from oldest to newest."""
+
+    def __init__(self, ageing_time: float, max_entries: int = MAX_ENTRIES) -> None:
+        self.ageing_time = ageing_time
+        self.max_entries = max_entries
+        self.evicted = 0
+        self._entries: dict[StationKey, Entry] = {}
+        self._by_port: dict[Port, dict[StationKey, Entry]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def lookup(self, key: StationKey, now: float) -> Port | None:
+        """Where the station is, or None: unknown or expired."""
+        entry = self._entries.get(key)
+        return entry.port if entry is not None and entry.expiry > now else None
+
+    def learn(self, key: StationKey, port: Port, now: float) -> Port | None:
+        """The station was heard at `port`. Returns the port it moved from, None when it did not move.
+
+        A static entry at another port stays: the caller compares first with `owner`.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            self._insert(key, Entry(port, now, now + self.ageing_time))
+            return None
+        if entry.expiry == inf:
+            entry.heard = now
+            return None
+        alive, old = entry.expiry > now, entry.port
+        entry.heard, entry.expiry = now, now + self.ageing_time
+        if old == port:
+            return None
+        self._unlist(key, old)
+        entry.port = port
+        self._by_port.setdefault(port, {})[key] = entry
+        return old if alive else None
+
+    def owner(self, key: StationKey) -> Port | None:
+        """The only port a static station may use; None for any other station."""
+        entry = self._entries.get(key)
+        return entry.port if entry is not None and entry.expiry == inf else None
+
+    def add_static(self, key: StationKey, port: Port, now: float) -> None:
+        """The station lives at `port` and nowhere else."""
+        self.remove(key)
+        self._insert(key, Entry(port, now, inf))
+
+    def remove(self, key: StationKey) -> None:
+        """Forget the station, static or not."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._unlist(key, entry.port)
+
+    def flush(self, port: Port, *, static: bool = False) -> int:
+        """Forget what was learned at `port`, and with `static` its static stations too. Returns how many went."""
+        gone = [key for key, entry in self._by_port.get(port, {}).items() if static or not entry.static]
+        for key in gone:
+            self.remove(key)
+        return len(gone)
+
+    def sweep(self, now: float) -> None:
+        """Free the memory of expired entries."""
+        for key in [key for key, entry in self._entries.items() if entry.expiry <= now]:
+            self.remove(key)
+
+    def count(self, port: Port) -> int:
+        """How many stations are listed at `port`, those not yet swept included."""
+        return len(self._by_port.get(port, ()))
+
+    def entries(self, now: float) -> Iterator[tuple[StationKey, Entry]]:
+        """Everything that `lookup` would find."""
+        return ((key, entry) for key, entry in self._entries.items() if entry.expiry > now)
+
+    def _insert(self, key: StationKey, entry: Entry) -> None:
+        if len(self._entries) >= self.max_entries:
+            self._evict()
+        self._entries[key] = entry
+        self._by_port.setdefault(entry.port, {})[key] = entry
+
+    def _evict(self) -> None:
+        fullest = max(self._by_port.values(), key=len)
+        oldest = next((key for key, entry in fullest.items() if not entry.static), None)
+        if oldest is None:
+            oldest = next(key for key, entry in self._entries.items() if not entry.static)
+        self.remove(oldest)
+        self.evicted += 1
+
+    def _unlist(self, key: StationKey, port: Port) -> None:
+        listed = self._by_port[port]
+        del listed[key]
+        if not listed:
+            del self._by_port[port]

@@ -1,0 +1,219 @@
+"""Super-frames: TCP and UDP frames of up to 64 KiB whose segmentation and checksum are still to do.
+
+The kernel hands them over with a `struct virtio_net_hdr` in front (virtio 1.2, section 5.1.6):
+
+    flags u8 | gso_type u8 | hdr_len u16 | gso_size u16 | csum_start u16 | csum_offset u16
+
+We cut one into *slices* that fit the path, whatever the guest's MSS is. Each slice carries the `template` (what is the same
+for all of them: the virtio fields and the frame's own headers) and a byte range of the payload. The receiver joins the
+slices that came one after the other into a *run* and writes the run as ONE super-frame. What a run must have
+corrected, once per run: IP length, IPv4 id and header checksum, TCP sequence number (RFC 9293), the length in the
+partial checksum's pseudo-header, and the flags that belong to one end only: FIN and PSH to the run that holds the last
+byte, CWR (RFC 3168, section 6.1.2) to the run that holds the first.
+
+A UDP super-frame (USO) is whole datagrams of `gso_size` bytes one after the other; they are delivered whole or not at all,
+so its slices begin and end at multiples of `gso_size`. A unit too large for one datagram of ours is taken out of its
+super-frame here, and travels as a frame of its own.
+"""
+
+from dataclasses import dataclass
+from struct import Struct
+from struct import error as struct_error
+
+from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, MAX_TAGS, VIRTIO_LEN, VLAN_TPIDS
+from l2overlay.dataplane.wire import TEMPLATE, TEMPLATE_LEN
+from l2overlay.errors import FrameError
+from l2overlay.seams import TapFrame
+
+VIRTIO = Struct("<BBHHHH")
+NEEDS_CHECKSUM = 1  # VIRTIO_NET_HDR_F_NEEDS_CSUM
+DATA_VALID = 2  # VIRTIO_NET_HDR_F_DATA_VALID
+
+GSO_NONE = 0
+GSO_TCPV4 = 1
+GSO_TCPV6 = 4
+GSO_UDP_L4 = 5
+GSO_ECN = 0x80
+
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_PROTO_TCP, _PROTO_UDP = 6, 17
+_TCP_LEN, _UDP_LEN, _IPV4_LEN, _IPV6_LEN = 20, 8, 20, 40
+_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
+_TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6  # offsets of the checksum field in each header
+
+MAX_IP_LEN = 65_535
+
+_U16 = Struct("!H")
+_U32 = Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A checked template: all of a super-frame but its payload. Offsets count from the frame's first byte."""
+
+    gso_type: int
+    gso_size: int
+    header_len: int
+    csum_start: int
+    total: int
+    ip_start: int
+    is_ipv4: bool
+    header: bytes
+
+    @property
+    def is_udp(self) -> bool:
+        """USO: units that are delivered whole or not at all."""
+        return self.gso_type == GSO_UDP_L4
+
+
+def is_super_frame(frame: bytes) -> bool:
+    """Whether the virtio header of this `TapFrame` says that segmentation is still to do."""
+    return frame[1] != GSO_NONE
+
+
+def make_template(frame: TapFrame, frame_id: int) -> tuple[bytes, Template]:
+    """The template of a super-frame from the TAP, as bytes for the wire and parsed. Raises FrameError.
+
+    The kernel's `hdr_len` is the linear part of its buffer and may reach into the payload; the true length of the headers
+    is computed.
+    """
+    flags, gso_type, _, gso_size, csum_start, _ = VIRTIO.unpack_from(frame)
+    if not flags & NEEDS_CHECKSUM:
+        raise FrameError("a super-frame without a partial checksum")
+    try:
+        if gso_type & ~GSO_ECN == GSO_UDP_L4:
+            header_len = csum_start + _UDP_LEN
+        else:
+            header_len = csum_start + (frame[VIRTIO_LEN + csum_start + 12] >> 4) * 4
+    except IndexError:
+        raise FrameError("the headers reach past the end of the frame") from None
+    total = len(frame) - VIRTIO_LEN - header_len
+    if not 0 < total <= MAX_IP_LEN:
+        raise FrameError("a super-frame without payload, or with too much")
+    template = TEMPLATE.pack(frame_id, gso_type, 0, gso_size, header_len, csum_start, total)
+    template += frame[VIRTIO_LEN : VIRTIO_LEN + header_len]
+    return template, parse_template_untrusted(template)
+
+
+def parse_template_untrusted(template: bytes) -> Template:
+    """Check a template from the network (or from the kernel) down to its last length. Raises FrameError."""
+    try:
+        _, gso_type, reserved, gso_size, header_len, csum_start, total = TEMPLATE.unpack_from(template)
+        header = template[TEMPLATE_LEN:]
+        kind = gso_type & ~GSO_ECN
+        if reserved or len(header) != header_len or not gso_size or not total:
+            raise FrameError("template lengths contradict each other")
+        ip_start, is_ipv4 = _find_ip(header)
+        protocol = _check_ip(header, ip_start, csum_start, is_ipv4=is_ipv4)
+        wanted = {GSO_TCPV4: (True, _PROTO_TCP), GSO_TCPV6: (False, _PROTO_TCP)}
+        if kind == GSO_UDP_L4:
+            fits = (
+                gso_type == GSO_UDP_L4
+                and protocol in (None, _PROTO_UDP)
+                and header_len == csum_start + _UDP_LEN
+            )
+        else:
+            version, wanted_protocol = wanted.get(kind, (None, None))
+            data_offset = (header[csum_start + 12] >> 4) * 4
+            fits = (
+                version is is_ipv4
+                and protocol in (None, wanted_protocol)
+                and data_offset >= _TCP_LEN
+                and header_len == csum_start + data_offset
+            )
+    except (IndexError, struct_error):
+        raise FrameError("a template shorter than its headers") from None
+    if not fits or header_len - ip_start + total > MAX_IP_LEN + (0 if is_ipv4 else _IPV6_LEN):
+        raise FrameError("the template's headers do not fit its offload type")
+    return Template(gso_type, gso_size, header_len, csum_start, total, ip_start, is_ipv4, header)
+
+
+def _find_ip(header: bytes) -> tuple[int, bool]:
+    """Where the IP header begins behind at most two tags, and whether it is IPv4."""
+    at = ETHERNET_HEADER_LEN - 2
+    for _ in range(MAX_TAGS):
+        if header[at : at + 2] not in VLAN_TPIDS:
+            break
+        at += 4
+    ethertype = header[at : at + 2]
+    version = header[at + 2] >> 4
+    if (ethertype, version) not in ((_IPV4, 4), (_IPV6, 6)):
+        raise FrameError("a super-frame that is not IP")
+    return at + 2, ethertype == _IPV4
+
+
+def _check_ip(header: bytes, ip_start: int, csum_start: int, *, is_ipv4: bool) -> int | None:
+    """The transport protocol, or None behind IPv6 extension headers (the kernel walked those; we need not)."""
+    if is_ipv4:
+        if csum_start != ip_start + (header[ip_start] & 15) * 4 or csum_start < ip_start + _IPV4_LEN:
+            raise FrameError("the checksum does not start behind the IPv4 header")
+        return header[ip_start + 9]
+    if csum_start < ip_start + _IPV6_LEN:
+        raise FrameError("the checksum starts inside the IPv6 header")
+    return header[ip_start + 6] if csum_start == ip_start + _IPV6_LEN else None
+
+
+def run_header(template: Template, start: int, length: int) -> bytes:
+    """Virtio header and frame headers for the run of payload bytes `start` to `start + length`."""
+    header = bytearray(template.header)
+    ip, transport, udp = template.ip_start, template.csum_start, template.is_udp
+    if template.is_ipv4:
+        _correct_ipv4(header, template, start, length)
+    else:
+        _U16.pack_into(header, ip + 4, template.header_len - ip - _IPV6_LEN + length)
+    checksum_at = transport + (_UDP_CHECKSUM if udp else _TCP_CHECKSUM)
+    old_len = template.header_len - transport + template.total
+    new_len = template.header_len - transport + length
+    checksum = _U16.unpack_from(header, checksum_at)[0] + new_len + (old_len ^ 0xFFFF)
+    _U16.pack_into(header, checksum_at, _fold(checksum))
+    if udp:
+        _U16.pack_into(header, transport + 4, new_len)
+    else:
+        _correct_tcp(header, template, start, length)
+    return _run_virtio(template, length, checksum_at - transport) + header
+
+
+def _run_virtio(template: Template, length: int, csum_offset: int) -> bytes:
+    gso_type, gso_size = template.gso_type, template.gso_size
+    if length <= gso_size:
+        gso_type, gso_size = GSO_NONE, 0
+    return VIRTIO.pack(
+        NEEDS_CHECKSUM, gso_type, template.header_len, gso_size, template.csum_start, csum_offset
+    )
+
+
+def _correct_ipv4(header: bytearray, template: Template, start: int, length: int) -> None:
+    """Length, id (one more for every segment before the run, as the kernel counts) and header checksum (RFC 791)."""
+    ip = template.ip_start
+    _U16.pack_into(header, ip + 2, template.header_len - ip + length)
+    if start:
+        segments = -(-start // template.gso_size)
+        _U16.pack_into(header, ip + 4, (_U16.unpack_from(header, ip + 4)[0] + segments) & 0xFFFF)
+    header[ip + 10 : ip + 12] = b"\0\0"
+    words = int.from_bytes(header[ip : template.csum_start], "big")
+    _U16.pack_into(header, ip + 10, 0xFFFF - (words % 0xFFFF or 0xFFFF))
+
+
+def _correct_tcp(header: bytearray, template: Template, start: int, length: int) -> None:
+    tcp = template.csum_start
+    if start:
+        sequence = (_U32.unpack_from(header, tcp + 4)[0] + start) & 0xFFFFFFFF
+        _U32.pack_into(header, tcp + 4, sequence)
+        header[tcp + 13] &= ~_CWR & 0xFF
+    if start + length < template.total:
+        header[tcp + 13] &= ~(_FIN | _PSH) & 0xFF
+
+
+def _fold(value: int) -> int:
+    value = (value & 0xFFFF) + (value >> 16)
+    return (value & 0xFFFF) + (value >> 16)
+
+
+def split_units(frame: TapFrame, template: Template) -> list[TapFrame]:
+    """A UDP super-frame as one frame per unit, each with its partial checksum."""
+    payload = frame[VIRTIO_LEN + template.header_len :]
+    size = template.gso_size
+    return [
+        TapFrame(run_header(template, at, len(payload[at : at + size])) + payload[at : at + size])
+        for at in range(0, template.total, size)
+    ]

@@ -1,0 +1,162 @@
+"""One peer's outbox: frames in, plaintexts of the path's size out.
+
+What was read from the TAP together leaves together: records are packed in order, one after the other, into datagrams
+that are full but for the last, so that one send carries them all (UDP GSO wants equal sizes). Nothing ever waits to fill
+a datagram: `take` ends with whatever is there.
+
+- A small frame is one record. Many share a datagram.
+- A super-frame is cut into slices that fill each datagram to the byte.
+- A frame too large for a datagram of its own travels as fragments, packed in the same way.
+"""
+
+from l2overlay.dataplane.ethernet import PLAIN_VIRTIO, VIRTIO_LEN
+from l2overlay.dataplane.offload import (
+    NEEDS_CHECKSUM,
+    VIRTIO,
+    Template,
+    is_super_frame,
+    make_template,
+    split_units,
+)
+from l2overlay.dataplane.wire import (
+    CHECKSUM,
+    DATA_OVERHEAD,
+    FRAGMENT,
+    FRAGMENT_LEN,
+    PART,
+    PART_LEN,
+    RECORD,
+    RECORD_LEN,
+    Record,
+    RecordFlag,
+)
+from l2overlay.errors import FrameError
+from l2overlay.seams import TapFrame
+
+MIN_PART = 64
+"""A slice or fragment shorter than this is not worth its record's header: the datagram is closed instead."""
+
+MAX_PADDING = 64
+"""A datagram that lacks at most so much is padded to full size, so that its burst goes on."""
+
+
+class Outbox:
+    """Records for one peer, on their way into plaintexts of at most `capacity` bytes."""
+
+    __slots__ = ("_left", "_next_id", "_pieces", "_plaintexts", "capacity")
+
+    def __init__(self, datagram_size: int) -> None:
+        self._plaintexts: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._next_id = 0
+        self.capacity = self._left = datagram_size - DATA_OVERHEAD
+
+    @property
+    def datagram_size(self) -> int:
+        """The size of a full datagram."""
+        return self.capacity + DATA_OVERHEAD
+
+    def resize(self, datagram_size: int) -> None:
+        """The path takes datagrams of this size from now on; what is packed already keeps the old one."""
+        self._flush_pieces()
+        self.capacity = self._left = datagram_size - DATA_OVERHEAD
+
+    def take(self) -> list[bytes]:
+        """The plaintexts, in order; leaves the outbox empty."""
+        self._flush_pieces()
+        plaintexts, self._plaintexts = self._plaintexts, []
+        return plaintexts
+
+    def add(self, frame: TapFrame) -> None:
+        """Pack one frame. Raises FrameError when its virtio header lies; nothing is packed then."""
+        if frame[:VIRTIO_LEN] == PLAIN_VIRTIO:
+            self._add_body(0, frame[VIRTIO_LEN:])
+        elif is_super_frame(frame):
+            self._add_super_frame(frame)
+        else:
+            self._add_offloaded(frame)
+
+    def add_record(self, record: bytes) -> None:
+        """Pack one control record, whole."""
+        self._make_room(len(record))
+        self._pieces.append(record)
+        self._left -= len(record)
+
+    def _add_offloaded(self, frame: TapFrame) -> None:
+        flags, _, _, _, csum_start, csum_offset = VIRTIO.unpack_from(frame)
+        body = frame[VIRTIO_LEN:]
+        if not flags & NEEDS_CHECKSUM:
+            self._add_body(0, body)
+        elif csum_start + csum_offset + 2 > len(body):
+            raise FrameError("the checksum lies outside the frame")
+        else:
+            self._add_body(RecordFlag.PARTIAL_CHECKSUM, CHECKSUM.pack(csum_start, csum_offset) + body)
+
+    def _add_body(self, flags: int, body: bytes) -> None:
+        size = len(body) + RECORD_LEN
+        if size > self.capacity:
+            self._add_fragments(flags, body)
+            return
+        if size > self._left:
+            self._close()
+        self._pieces += (RECORD.pack(Record.FRAME, flags, len(body)), body)
+        self._left -= size
+
+    def _add_fragments(self, flags: int, body: bytes) -> None:
+        head = FRAGMENT.pack(self._new_id(), len(body))
+        at, total = 0, len(body)
+        while at < total:
+            self._make_room(PART_LEN + FRAGMENT_LEN + min(MIN_PART, total - at))
+            part = body[at : at + self._left - PART_LEN - FRAGMENT_LEN]
+            self._add_part(Record.FRAGMENT, flags, at, head, part)
+            at += len(part)
+
+    def _add_super_frame(self, frame: TapFrame) -> None:
+        template_bytes, template = make_template(frame, self._new_id())
+        overhead = PART_LEN + len(template_bytes)
+        smallest = min(template.gso_size, template.total) if template.is_udp else 1
+        if overhead + smallest > self.capacity:
+            self._add_unsliceable(frame, template)
+            return
+        start = VIRTIO_LEN + template.header_len
+        at, total = 0, template.total
+        while at < total:
+            self._make_room(overhead + (smallest if template.is_udp else min(MIN_PART, total - at)))
+            length = self._left - overhead
+            if template.is_udp:
+                length -= length % template.gso_size
+            part = frame[start + at : start + at + length]
+            self._add_part(Record.SLICE, 0, at, template_bytes, part)
+            at += len(part)
+
+    def _add_unsliceable(self, frame: TapFrame, template: Template) -> None:
+        """A UDP unit larger than a datagram: frames of their own, most likely in fragments."""
+        if not template.is_udp:
+            raise FrameError("headers that leave no room for payload")
+        for unit in split_units(frame, template):
+            self._add_offloaded(unit)
+
+    def _add_part(self, kind: Record, flags: int, at: int, head: bytes, part: bytes) -> None:
+        body_len = PART_LEN - RECORD_LEN + len(head) + len(part)
+        self._pieces += (PART.pack(kind, flags, body_len, at), head, part)
+        self._left -= RECORD_LEN + body_len
+
+    def _make_room(self, size: int) -> None:
+        if size > self._left:
+            self._close()
+
+    def _close(self) -> None:
+        """End the current datagram, padded when that keeps the burst's datagrams equal."""
+        if self._pieces and 0 < self._left <= MAX_PADDING:
+            self._pieces.append(bytes(self._left))
+        self._flush_pieces()
+
+    def _flush_pieces(self) -> None:
+        if self._pieces:
+            self._plaintexts.append(b"".join(self._pieces))
+            self._pieces = []
+            self._left = self.capacity
+
+    def _new_id(self) -> int:
+        self._next_id = (self._next_id + 1) & 0xFFFFFFFF
+        return self._next_id
