@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import time
 from ipaddress import ip_interface
 from pathlib import Path
@@ -366,6 +367,26 @@ def test_schema_comes_from_the_model_that_checks() -> None:
     assert peer["required"] == ["name", "public_key"]
     assert all("description" in p for table in (segment, peer) for p in table["properties"].values())
     assert "null" not in json.dumps(schema)
+
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "peers.toml.md"
+
+
+def test_documented_file_is_good() -> None:
+    assert len(parse(DOCUMENT.read_text().split("```toml\n")[1].split("```")[0]).peers) == 2
+
+
+def test_every_key_is_documented_with_an_example_that_is_good(tmp_path: Path) -> None:
+    keys.save(tmp_path / "lan.psk", keys.generate())
+    segment, peer = [
+        re.findall(r"^`((\w+) = .*)`$", part, re.MULTILINE)
+        for part in DOCUMENT.read_text().split("## `[[peers]]`")
+    ]
+    for table, examples in {"SegmentTable": segment, "PeerTable": peer}.items():
+        assert [key for _, key in examples] == list(json_schema()["$defs"][table]["properties"])
+    lines = ["[segment]", *(line for line, _ in segment), "[[peers]]", *(line for line, _ in peer)]
+    beta = f'[[peers]]\nname = "beta"\npublic_key = "{B}"\n'
+    parse_config("\n".join([*lines, beta]), "docs", base_dir=tmp_path)
 
 
 @given(st.text() | st.binary())
