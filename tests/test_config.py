@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from l2overlay import keys
 from l2overlay.addresses import PeerKey, format_key, parse_mac
 from l2overlay.config import (

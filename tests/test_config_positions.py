@@ -5,6 +5,7 @@ import tomllib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from l2overlay.toml_positions import MAX_DEPTH, NestingError, Path, positions
 
 TEXT = """\

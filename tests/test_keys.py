@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
 from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.config import parse_config

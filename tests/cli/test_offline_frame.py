@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from l2overlay import cli
 from l2overlay.cli import output, schema
 from l2overlay.errors import ConfigError, HostPermissionError, NoDaemonError, Problem, UsageError

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.cli import init, main, peers_edit
