@@ -42,6 +42,8 @@ RECEIVE_BUFFER_SIZE = 8 << 20
 SEND_BUFFER_SIZE = 2 << 20
 """About 30 bursts. Smaller than the other: what is too much is to wait in the guests' TCP, not here, at 1 Gbit/s 17 ms."""
 READ_SIZE = 65_536
+GATHER_MAX = 1024
+"""UIO_MAXIOV: pieces of one sendmsg; more are EMSGSIZE."""
 ANCILLARY_SIZE = socket.CMSG_SPACE(4)
 ADDRESS_CACHE_SIZE = 4096
 """Four times the peers of a large segment; a flood of spoofed senders must not grow it."""
@@ -67,6 +69,8 @@ SEND_ERRORS = {
 """Why a datagram did not leave; what is not here is SEND_FAILED."""
 GSO_ERRORS = (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 """What a send says when the kernel or the link cannot cut bursts. EINVAL has other causes too: see `_send_parts`."""
+BURST_ERRORS = (*GSO_ERRORS, errno.EMSGSIZE)
+"""What a send says of a burst whose datagrams may well go in another way."""
 ICMP_ERRORS = frozenset(
     (
         errno.ECONNREFUSED,
@@ -201,9 +205,8 @@ class LinuxUdp:
         """A burst was refused as a whole: try its parts where that can help, else count it. False: the socket is full."""
         count = _datagram_count(burst)
         # ECONNREFUSED is the ICMP answer to an earlier datagram, this one was not even tried.
-        if error.errno == errno.ECONNREFUSED or (
-            count > 1 and (error.errno in GSO_ERRORS or error.errno == errno.EMSGSIZE)
-        ):
+        in_parts = count > 1 or len(burst.buffers) > GATHER_MAX
+        if error.errno == errno.ECONNREFUSED or (in_parts and error.errno in BURST_ERRORS):
             return self._send_parts(burst, self._sockaddr_of(burst.address), refused)
         _count_refused(refused, error.errno, count)
         return True
