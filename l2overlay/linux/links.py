@@ -91,6 +91,7 @@ class LinkWatch:
     def receive_changes(self) -> list[LinkChange]:
         """What has changed since the last call, in order."""
         changes: dict[LinkChange, None] = {}
+        lost = False
         for _ in range(READS_PER_CALL):
             try:
                 data, (sender, _groups) = self._socket.recvfrom(READ_SIZE)
@@ -99,13 +100,15 @@ class LinkWatch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._learn_all()
-                changes[LinkChange(ChangeKind.LOST)] = None
+                lost = True
                 continue
             if sender == 0:  # the kernel
                 for change in self._changes_in(data):
                     changes.pop(change, None)  # a repeated one stands where it was last true
                     changes[change] = None
+        if lost:  # what was still queued is older than what is missing from it
+            self._learn_all()
+            return [LinkChange(ChangeKind.LOST), *changes]
         return list(changes)
 
     def _learn_all(self) -> None:
