@@ -1,30 +1,61 @@
-"""`l2overlay peers [list|add|remove]`: the peers of a segment."""
+"""`l2overlay peers [list|add|remove]`: the peers that the running node has, or those of a peers.toml."""
 
 import argparse
-from typing import cast
+from typing import Any, cast
 
+from l2overlay import control
 from l2overlay.addresses import format_key, format_mac
 from l2overlay.cli import output, peers_edit
+from l2overlay.cli.asking import add_node_arguments, ago, chosen_run_dir, peer_state, print_answer, short_time
 from l2overlay.config import load_config
+from l2overlay.errors import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb and of what may follow it."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|add|remove")
     listing = actions.add_parser(
-        "list", help="show all (the default)", description="List the peers of a peers.toml."
+        "list", help="show all (the default)", description="List the peers of the running node."
     )
-    listing.add_argument("--file", metavar="FILE|SEGMENT", help="the peers.toml, or a segment's name")
+    add_node_arguments(listing)
+    listing.add_argument(
+        "--file", metavar="FILE|SEGMENT", help="list those of a peers.toml instead; nobody is asked"
+    )
     output.add_json_option(listing)
     listing.set_defaults(run_action=run_list)
     peers_edit.add_subparsers(actions)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Whatever follows the verb."""
     return cast(int, args.run_action(args))
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """What the file says; nobody is asked."""
+    """Ask the node, or read the file."""
+    if args.file is not None:
+        return _list_file(args)
+    answer = control.ask(chosen_run_dir(args).socket, "peers")
+    if args.json:
+        print_answer(answer)
+        return ExitCode.OK
+    rows = [_row(peer) for peer in answer["peers"]]
+    output.print_table(("PEER", "ENDPOINT", "STATE", "RTT", "LAST HEARD", "PUBLIC KEY"), rows)
+    return ExitCode.OK
+
+
+def _row(peer: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        peer["name"],
+        peer["endpoint"],
+        peer_state(peer),
+        short_time(peer["rtt"]),
+        ago(peer["last_heard"]),
+        peer["public_key"],
+    )
+
+
+def _list_file(args: argparse.Namespace) -> int:
     path = peers_edit.find_file(args.file)
     peers = [
         {
@@ -36,9 +67,9 @@ def run_list(args: argparse.Namespace) -> int:
         for peer in load_config(path).peers
     ]
     if args.json:
-        output.print_json("peers/1", {"file": str(path), "peers": peers})
+        output.print_json("peers-file/1", {"file": str(path), "peers": peers})
     else:
         output.print_table(
             ("NAME", "ENDPOINT", "PUBLIC KEY"), ([p["name"], p["endpoint"], p["public_key"]] for p in peers)
         )
-    return 0
+    return ExitCode.OK

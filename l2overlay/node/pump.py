@@ -64,6 +64,7 @@ class Pump:
         self._timer_moved = timer_moved
         self._tap: Tap | None = None
         self._unsent: list[Burst] = []
+        self._blocked = False
         self._epoll = select.epoll()
         self._epoll.register(udp.fileno(), _READ)
         self.blocked_count = 0
@@ -78,7 +79,7 @@ class Pump:
         """Read from and deliver to `tap` from now on."""
         self.detach_tap()
         self._tap = tap
-        self._epoll.register(tap.fileno(), 0 if self._unsent else _READ)
+        self._epoll.register(tap.fileno(), 0 if self._blocked else _READ)
 
     def detach_tap(self) -> None:
         """Leave the TAP alone (it is gone, or about to be closed); what would be delivered is counted as refused."""
@@ -89,6 +90,18 @@ class Pump:
             self._epoll.unregister(tap.fileno())
         except (OSError, ValueError):
             return  # its descriptor is closed already, and the kernel forgot it with that
+
+    def replace_udp(self, udp: Udp) -> None:
+        """Go on with another socket; what waited for the old one to have room is tried on the new one."""
+        self._epoll.unregister(self._udp.fileno())
+        self._udp = udp
+        self._epoll.register(udp.fileno(), _READ | _WRITE if self._blocked else _READ)
+
+    async def drain(self) -> None:
+        """Wait until what was refused for want of room is sent, for the last words of a node that leaves."""
+        while self._unsent:
+            await trio.lowlevel.wait_writable(self._udp.fileno())
+            self._send([])
 
     def close(self) -> None:
         """Give the private epoll back; the seams belong to whoever opened them."""
@@ -145,15 +158,19 @@ class Pump:
         return len(frames) >= FRAMES_PER_READ and not self._unsent
 
     def _move_out(self) -> None:
+        """Until there is nothing more to do: whoever is told of an event may ask the overlay for something."""
         overlay = self._overlay
-        frames = overlay.frames_to_deliver()
-        if frames:
-            self._deliver(frames)
-        bursts = overlay.bursts_to_send()
-        if bursts:
-            self._send(bursts)
-        while (event := overlay.next_event()) is not None:
-            self._tell(event)
+        while True:
+            if frames := overlay.frames_to_deliver():
+                self._deliver(frames)
+            if bursts := overlay.bursts_to_send():
+                self._send(bursts)
+            event = overlay.next_event()
+            if event is None:
+                return
+            while event is not None:
+                self._tell(event)
+                event = overlay.next_event()
 
     def _deliver(self, frames: Sequence[Gather]) -> None:
         if self._tap is None:
@@ -177,9 +194,8 @@ class Pump:
         done, refused = self._udp.send_bursts(waiting)
         for reason, count in refused.items():
             self._overlay.counters.drop(reason, count)
-        was_blocked = bool(self._unsent)
         self._unsent = waiting[done:] if done < len(waiting) else []
-        if bool(self._unsent) != was_blocked:
+        if bool(self._unsent) != self._blocked:
             self._watch_for_room(bool(self._unsent))
 
     def _keep(self, bursts: list[Burst]) -> None:
@@ -189,6 +205,7 @@ class Pump:
             self._overlay.counters.drop(DropReason.SEND_NO_BUFFER, len(burst.datagrams()))
 
     def _watch_for_room(self, blocked: bool) -> None:
+        self._blocked = blocked
         self.blocked_count += blocked
         self._epoll.modify(self._udp.fileno(), _READ | _WRITE if blocked else _READ)
         if self._tap is not None:

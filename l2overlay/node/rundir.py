@@ -1,9 +1,9 @@
 """The run directory of a node: who holds it, and the files in it.
 
-    DIR/lock          held with flock(2) by the running node, its pid inside; free when the process is gone, however it went
+    DIR/lock          locked (F_OFD_SETLK, fcntl(2)) by the running node, its pid inside; free when the process is gone
     DIR/control.sock  the control socket, 0660
     DIR/state.json    what was changed on the host and how to undo it; written before the first change
-    DIR/stamp         the highest INIT stamp that may have been used
+    DIR/stamp         the highest INIT stamp that can have been used
 
 A segment has one node per network namespace, whatever its run directory: that is an abstract Unix socket, whose names
 belong to the network namespace and vanish with their process.
@@ -16,6 +16,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,10 @@ from l2overlay.errors import HostPermissionError, HostSetupError
 RUN_ROOT = Path("/run/l2overlay")
 NOTE_INTERVAL = 60.0
 """Seconds between two complaints about a run directory that cannot be written."""
+MAX_STAMP = 1 << 62
+"""The year 148 000; a file that says more is damaged, and a stamp has 64 bits on the wire."""
 _UCRED = struct.Struct("3i")
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock with 64-bit offsets: type, whence, start, len, pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +67,6 @@ class RunDir:
         """Replace the note in one step, so that a killed node leaves the old one or the new one. Raises OSError."""
         _replace(self.state, json.dumps(state, indent=1).encode() + b"\n")
 
-    def read_stamp(self) -> int:
-        """The highest stamp that an earlier run may have used; 0 when unknown."""
-        try:
-            return max(0, int(self.stamp.read_text()))
-        except (OSError, ValueError):
-            return 0
-
-    def write_stamp(self, stamp: int) -> None:
-        """Replace the note of the highest stamp. Raises OSError."""
-        _replace(self.stamp, f"{stamp}\n".encode())
-
     def holder(self) -> int | None:
         """The pid of the node that runs here, or None."""
         try:
@@ -81,12 +74,26 @@ class RunDir:
         except OSError:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _pid_in(fd)
+            return _pid_in(fd) if _is_locked(fd) else None
         finally:
             os.close(fd)
-        return None
+
+    def remove_files(self) -> None:
+        """After a killed node; the directory too when nothing else is in it."""
+        for path in (self.socket, self.state, self.stamp, self.lock):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def wait_released(self, timeout: float) -> bool:
+        """Wait for the node that runs here to end."""
+        deadline = time.monotonic() + timeout
+        while self.holder() is not None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        return True
 
 
 def default_run_dir(segment: str) -> RunDir:
@@ -134,31 +141,48 @@ class Hold:
 
 
 class StampFile:
-    """Writes the stamp ahead: what the file says is never below a stamp that was used, even after SIGKILL.
+    """The highest INIT stamp that a run can have used, kept so that a clock that is set back locks nobody out.
 
-    A file that cannot be written (full disk, read-only) costs nothing but the protection against a clock that is set
-    back between two runs."""
+    A line `STAMP BOOT_TIME BOOT_ID`. Stamps follow the clock, in microseconds, and never run faster: within the same boot
+    the line stays good for ever, because the time that has passed since it was written is known. After another boot it
+    is good for `AHEAD` seconds, so it is written about once a minute, without fsync. A file that cannot be written
+    (full disk, read-only) costs just this protection.
+    """
 
-    def __init__(self, run_dir: RunDir, reserve: int) -> None:
-        self._run_dir = run_dir
-        self._reserve = reserve
-        self._noted = 0
+    INTERVAL = 60.0
+    """Seconds between two notes."""
+    AHEAD = 120.0
+    """Seconds that a node can have gone on after its last note."""
+
+    def __init__(self, path: Path, boot_id: str) -> None:
+        self._path = path
+        self._boot_id = boot_id
         self._complaint_time = -NOTE_INTERVAL
 
-    def keep_ahead(self, stamp: int, now: float) -> str | None:
-        """Call before the first INIT and then now and again; a line to log when the file could not be written."""
-        if stamp + self._reserve // 2 < self._noted:
-            return None
-        ahead = stamp + self._reserve
+    def read(self, now: float) -> int:
+        """The highest stamp that an earlier run can have used up to `now` (seconds since boot); 0 when unknown."""
         try:
-            self._run_dir.write_stamp(ahead)
+            stamp, noted_time, boot_id = self._path.read_text().split()
+            passed = now - float(noted_time) if boot_id == self._boot_id else self.AHEAD
+            highest = int(stamp) + int(max(0.0, passed) * 1e6)
+        except (OSError, ValueError, OverflowError):
+            return 0
+        return highest if 0 <= highest < MAX_STAMP else 0
+
+    def note(self, stamp: int, now: float) -> str | None:
+        """Write that `stamp` has been reached; a line for the log, once a minute at most, when that fails."""
+        try:
+            _replace(self._path, f"{stamp} {now:.6f} {self._boot_id}\n".encode())
         except OSError as error:
-            if now - self._complaint_time < NOTE_INTERVAL:
-                return None
-            self._complaint_time = now
-            return f"{self._run_dir.stamp} cannot be written ({error.strerror}); going on without it"
-        self._noted = ahead
+            if now - self._complaint_time >= NOTE_INTERVAL:
+                self._complaint_time = now
+                return f"{self._path} cannot be written ({error.strerror}); going on without it"
         return None
+
+
+def boot_id() -> str:
+    """This boot's name."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def running_segments(root: Path = RUN_ROOT) -> Iterator[tuple[str, RunDir]]:
@@ -204,7 +228,7 @@ def _lock_or_explain(run_dir: RunDir) -> int:
         except OSError as error:
             raise HostSetupError(f"cannot write in {run_dir.path} ({error.strerror})") from None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except BlockingIOError:
             pid = _pid_in(fd)
             os.close(fd)
@@ -219,6 +243,13 @@ def _lock_or_explain(run_dir: RunDir) -> int:
     with contextlib.suppress(OSError):  # a full disk: the lock holds without the pid in it
         os.write(fd, f"{os.getpid()}\n".encode())
     return fd
+
+
+def _is_locked(fd: int) -> bool:
+    """Look without taking the lock even for a moment: a node that starts just now would be refused."""
+    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    kind: int = _FLOCK.unpack(found)[0]
+    return kind != fcntl.F_UNLCK
 
 
 def _still_linked(path: Path, fd: int) -> bool:

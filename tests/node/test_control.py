@@ -12,6 +12,8 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
+
 from l2overlay import control as client
 from l2overlay.control import MAX_REQUEST_LEN
 from l2overlay.errors import HostSetupError, L2OverlayError, NoDaemonError
@@ -24,7 +26,6 @@ from l2overlay.node.control import (
     open_control_socket,
     parse_request_untrusted,
 )
-from trio.testing import MockClock
 
 
 async def echo(arguments: Answer) -> Answer:

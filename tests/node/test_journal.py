@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+
 from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerUnanswered, PeerUp, StationMoved
 from l2overlay.node.journal import BURST, FOLLOWER_BACKLOG, RECENT_EVENTS, Journal, LineWriter

@@ -9,13 +9,14 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
+
 from l2overlay.addresses import PeerKey
 from l2overlay.controlplane.events import Event, PeerDown
 from l2overlay.counters import DropReason
 from l2overlay.node import pump as pump_module
 from l2overlay.node.pump import FRAMES_PER_READ, Pump
 from l2overlay.overlay import Overlay
-from trio.testing import MockClock
 
 from .fakes import CopyingOverlay, FakeTap, FakeUdp
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import trio
+from trio.testing import MockClock
+
 from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig
 from l2overlay.node import resolver as resolver_module
 from l2overlay.node.resolver import Resolver
-from trio.testing import MockClock
 
 OWN, A, B = (PeerKey(bytes([n]) * 32) for n in (1, 2, 3))
 SEGMENT = SegmentConfig("lab", "br-lab", "tap-lab")

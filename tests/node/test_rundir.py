@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from l2overlay.errors import HostSetupError
 from l2overlay.node.rundir import Hold, RunDir, StampFile, running_segments
 
@@ -65,7 +66,7 @@ def test_release_leaves_no_file_and_no_directory_that_we_made(tmp_path: Path) ->
     run_dir = RunDir(tmp_path / "run" / "lab")
     hold = Hold(run_dir, SEGMENT)
     run_dir.write_state({"a": 1})
-    run_dir.write_stamp(5)
+    StampFile(run_dir.stamp, "boot").note(5, 1.0)
     hold.release()
     assert list(tmp_path.iterdir()) == []
 
@@ -105,25 +106,39 @@ def test_state_comes_back_as_written(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b"-5", b"x", b"\xff\xff"])
-def test_stamp_that_is_no_number_is_zero(tmp_path: Path, content: bytes) -> None:
+def stamp_file(folder: Path, boot: str = "this-boot") -> StampFile:
+    return StampFile(folder / "stamp", boot)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"-5 1.0 this-boot", b"x y z", b"\xff\xff", b"9" * 30 + b" 1 this-boot", b"1 inf no-boot x"],
+)
+def test_stamp_that_is_no_stamp_is_zero(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "stamp").write_bytes(content)
-    assert RunDir(tmp_path).read_stamp() == 0
+    assert stamp_file(tmp_path).read(0.0) == 0
 
 
-def test_stamp_on_disk_is_never_below_one_that_was_used(tmp_path: Path) -> None:
-    run_dir = RunDir(tmp_path)
-    file = StampFile(run_dir, reserve=100)
-    writes = 0
-    for stamp in range(0, 1000, 7):
-        before = run_dir.read_stamp()
-        assert file.keep_ahead(stamp, now=0.0) is None
-        assert run_dir.read_stamp() > stamp
-        writes += run_dir.read_stamp() != before
-    assert writes <= 1000 / 50 + 1
+def test_killed_node_can_have_used_every_stamp_up_to_now_and_no_later_one(tmp_path: Path) -> None:
+    stamp_file(tmp_path).note(5_000_000, now=100.0)
+    assert stamp_file(tmp_path).read(130.0) == 35_000_000
+
+
+def test_after_another_boot_the_time_between_two_notes_is_added(tmp_path: Path) -> None:
+    stamp_file(tmp_path).note(5_000_000, now=100.0)
+    assert stamp_file(tmp_path, "next-boot").read(3.0) == 5_000_000 + int(StampFile.AHEAD * 1e6)
+    assert StampFile.AHEAD > StampFile.INTERVAL
+
+
+def test_a_hundred_killed_nodes_in_a_row_do_not_run_ahead_of_the_clock(tmp_path: Path) -> None:
+    stamp = 0
+    for now in range(100):
+        stamp = max(stamp_file(tmp_path).read(float(now)) + 1, now * 1_000_000)
+        stamp_file(tmp_path).note(stamp, float(now))
+    assert stamp < 99_001_000
 
 
 def test_stamp_that_cannot_be_written_is_told_once_a_minute(tmp_path: Path) -> None:
-    file = StampFile(RunDir(tmp_path / "missing"), reserve=100)
-    told = [now for now in range(181) if file.keep_ahead(now, now=float(now))]
-    assert told == [0, 60, 120, 180]
+    file = stamp_file(tmp_path / "missing")
+    told = [now for now in range(1, 182, 10) if file.note(1, float(now))]
+    assert told == [1, 61, 121, 181]

@@ -1,0 +1,60 @@
+"""`l2overlay join`: run this host's node until it is told to leave."""
+
+import argparse
+from pathlib import Path
+
+from l2overlay import keys
+from l2overlay.errors import ExitCode, UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.add_argument("segment", nargs="?", help="short for --peers /etc/l2overlay/SEGMENT.toml")
+    parser.add_argument("--peers", type=Path, metavar="FILE", help="the segment's peers.toml")
+    parser.add_argument(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="this host's private key (default: /etc/l2overlay/SEGMENT.key)",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="for control socket and state (default: /run/l2overlay/SEGMENT)",
+    )
+    parser.add_argument(
+        "--offload",
+        choices=("auto", "off"),
+        default="auto",
+        help="super-frames on the TAP: what the kernel can (auto), or plain frames only",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the node; returns when it has left."""
+    from l2overlay.node.start import Options, run_node
+
+    run_node(
+        Options(
+            peers_file=_peers_file(args),
+            key_file=args.key,
+            run_dir=args.run_dir,
+            offload=args.offload == "auto",
+        )
+    )
+    return ExitCode.OK
+
+
+def _peers_file(args: argparse.Namespace) -> Path:
+    if args.peers is not None and args.segment is not None:
+        raise UsageError("l2overlay join: give a SEGMENT or --peers FILE, not both")
+    if args.peers is not None:
+        return Path(args.peers)
+    if args.segment is None:
+        raise UsageError("l2overlay join: which segment? Give its name, or --peers FILE")
+    if "/" in args.segment or args.segment.endswith(".toml"):
+        raise UsageError(
+            f"l2overlay join: {args.segment!r} is a file, not a segment; write --peers {args.segment}"
+        )
+    return keys.CONFIGURATION_DIR / f"{args.segment}.toml"

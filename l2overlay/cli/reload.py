@@ -1,0 +1,28 @@
+"""`l2overlay reload`: the node reads its peers.toml again; prints what changed, or every mistake (exit 78)."""
+
+import argparse
+
+from l2overlay import control
+from l2overlay.cli import output
+from l2overlay.cli.asking import add_node_arguments, chosen_run_dir, print_answer
+from l2overlay.errors import ExitCode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add_node_arguments(parser)
+    output.add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print."""
+    answer = control.ask(chosen_run_dir(args).socket, "reload")
+    if args.json:
+        print_answer(answer)
+    elif answer["errors"]:
+        for line in answer["errors"]:
+            output.print_error(line)
+        output.print_error("the old configuration stays in force")
+    else:
+        print(*(answer["changes"] or ["nothing changed"]), sep="\n")
+    return ExitCode.CONFIGURATION if answer["errors"] else ExitCode.OK

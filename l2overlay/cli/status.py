@@ -1,0 +1,101 @@
+"""`l2overlay status`: what the node does, on one screen. Exit code 4 when something is degraded."""
+
+import argparse
+from typing import Any
+
+from l2overlay import control
+from l2overlay.cli import output
+from l2overlay.cli.asking import (
+    add_node_arguments,
+    ago,
+    chosen_run_dir,
+    duration,
+    peer_state,
+    print_answer,
+    short_time,
+    size,
+)
+from l2overlay.errors import ExitCode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add_node_arguments(parser)
+    output.add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print."""
+    status = control.ask(chosen_run_dir(args).socket, "status")
+    if args.json:
+        print_answer(status)
+    else:
+        print(*status_lines(status, verbose=args.verbose), sep="\n")
+    return ExitCode.OK if status["state"] == "ok" else ExitCode.DEGRADED
+
+
+def status_lines(status: dict[str, Any], *, verbose: bool) -> list[str]:
+    """The screen, from the answer of the node."""
+    return [
+        *_head_lines(status),
+        *(f"  degraded   {output.paint(trouble, 'yellow')}" for trouble in status["degraded"]),
+        "",
+        *peer_lines(status["peers"], verbose=verbose),
+        "",
+        *_counter_lines(status, verbose=verbose),
+    ]
+
+
+def peer_lines(peers: list[dict[str, Any]], *, verbose: bool) -> list[str]:
+    """One line a peer; silent peers without an endpoint only count, unless `verbose`."""
+    shown = [
+        p for p in peers if verbose or p["up"] or p["configured_endpoint"] or p["last_heard"] is not None
+    ]
+    rows = [
+        (
+            peer["name"],
+            peer["endpoint"],
+            peer_state(peer),
+            short_time(peer["rtt"]) if peer["up"] else "-",
+            size(peer["counters"]["rx_bytes"]),
+            size(peer["counters"]["tx_bytes"]),
+            peer["stations"],
+            ago(peer["last_heard"]),
+        )
+        for peer in shown
+    ]
+    lines = output.table(("PEER", "ENDPOINT", "STATE", "RTT", "RX", "TX", "STATIONS", "LAST HEARD"), rows)
+    hidden = len(peers) - len(shown)
+    return [*lines, f"and {hidden} that may call us (-v shows them)"] if hidden else lines
+
+
+def _head_lines(status: dict[str, Any]) -> list[str]:
+    tap, bridge, underlay, lag = (status[k] for k in ("tap", "bridge", "underlay", "loop_lag"))
+    state = output.paint(status["state"], "green" if status["state"] == "ok" else "yellow")
+    peers = f"{status['peers_up']}/{status['peers_total']} peers up"
+    return [
+        f"segment {status['segment']}  node {status['node']}  {state}  {peers}, running for {duration(status['uptime'])}",
+        f"  bridge     {bridge['name']}  ports {' '.join(bridge['ports']) or 'none'}",
+        f"  tap        {tap['name']}  {tap['mac']}  mtu {status['mtu']}  offload {_on(tap['offload'])}"
+        + ("" if tap["present"] else "  GONE"),
+        f"  underlay   UDP port {underlay['port']}  gso {_on(underlay['gso'])}  gro {_on(underlay['gro'])}",
+        f"  suite      {status['suite']}",
+        f"  loop lag   p50 {short_time(lag['p50'])}  p99 {short_time(lag['p99'])}",
+    ]
+
+
+def _counter_lines(status: dict[str, Any], *, verbose: bool) -> list[str]:
+    c = status["counters"]
+    lines = [
+        f"received   {c['rx_frames']} frames, {size(c['rx_bytes'])}, in {c['rx_datagrams']} datagrams",
+        f"sent       {c['tx_frames']} frames, {size(c['tx_bytes'])}, in {c['tx_datagrams']} datagrams",
+    ]
+    drops = {reason: count for reason, count in status["drops"].items() if count or verbose}
+    lines.append(
+        "dropped    " + (", ".join(f"{count} {reason}" for reason, count in drops.items()) or "nothing")
+    )
+    return lines
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"

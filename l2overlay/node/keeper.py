@@ -1,0 +1,163 @@
+"""The keeper: watches the host while the node runs, puts TAP and bridge back in order, and notices a new underlay.
+
+What the kernel tells (`LinkWatch`) about our TAP or bridge leads to a repair, about anything else to a look at the paths to
+our peers. A repair that has to be repeated waits longer each time: somebody else wants it otherwise. What cannot be repaired
+is a trouble, shown in `status` until it is over.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from l2overlay.errors import HostSetupError
+from l2overlay.linux.links import ChangeKind, LinkChange
+from l2overlay.node.journal import Journal
+from l2overlay.node.pump import Pump
+from l2overlay.node.site import Site
+
+GATHER_TIME = 0.05
+"""Seconds to wait for the rest of what belongs together: a bridge that goes takes addresses and routes along."""
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 10.0
+"""Between repairs that follow one another; after a `CALM_TIME` without one it starts anew."""
+CALM_TIME = 30.0
+TROUBLE_INTERVAL = 5.0
+"""Seconds between two attempts at something that could not be repaired."""
+UNDERLAY_INTERVAL = 1.0
+"""Seconds between two looks at the underlay: a host that starts containers has a change every few milliseconds."""
+
+
+class Watch(Protocol):
+    """`linux.links.LinkWatch`, or a fake."""
+
+    def receive_changes(self) -> list[LinkChange]: ...
+
+    def fileno(self) -> int: ...
+
+
+class Keeper:
+    """Keeps one site. `underlay_changed` gets the links that changed (empty for one that is not known)."""
+
+    def __init__(
+        self,
+        site: Site,
+        watch: Watch,
+        pump: Pump,
+        journal: Journal,
+        underlay_changed: Callable[[frozenset[str]], None],
+    ) -> None:
+        self._site = site
+        self._watch = watch
+        self._pump = pump
+        self._journal = journal
+        self._underlay_changed = underlay_changed
+        self._lock = trio.Lock()
+        self._wanted = trio.Event()
+        self._links: set[str] = set()
+        self._underlay_wanted = trio.Event()
+        self._pause = FIRST_PAUSE
+        self._last_repair = -CALM_TIME
+        self._tap_gone = False
+        self.troubles: tuple[str, ...] = ()
+        """What is wrong now, one sentence each."""
+
+    def tap_lost(self, error: OSError) -> None:
+        """The pump met a TAP that is gone."""
+        self._tap_gone = True
+        self._journal.tell("tap_lost", f"TAP {self._site.spec.tap} is gone ({error.strerror or error})")
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Watch and repair until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen)
+            nursery.start_soon(self._look_at_underlay)
+            await self._repair_when_wanted()
+
+    async def reconfigure(self) -> None:
+        """`site.spec` has changed: follow it. Raises HostSetupError, and then it is as it was."""
+        async with self._lock:
+            await trio.to_thread.run_sync(self._site.repair)
+
+    async def _listen(self) -> None:
+        ours = (self._site.spec.tap, self._site.spec.bridge)
+        while True:
+            await trio.lowlevel.wait_readable(self._watch.fileno())
+            for change in self._watch.receive_changes():
+                if change.link in ours:
+                    self._note_own(change)
+                elif change.kind is ChangeKind.LOST:
+                    self._wanted.set()
+                    self._want_underlay("")
+                elif change.kind is not ChangeKind.MASTER_CHANGED:
+                    self._want_underlay(change.link)
+
+    def _note_own(self, change: LinkChange) -> None:
+        if change.kind is ChangeKind.LINK_GONE and change.link == self._site.spec.tap:
+            self._tap_gone = True
+        self._wanted.set()
+
+    def _want_underlay(self, link: str) -> None:
+        self._links.add(link)
+        self._underlay_wanted.set()
+
+    async def _look_at_underlay(self) -> None:
+        while True:
+            await self._underlay_wanted.wait()
+            await trio.sleep(GATHER_TIME)
+            self._underlay_wanted = trio.Event()
+            links, self._links = frozenset(self._links), set()
+            self._underlay_changed(links)
+            await trio.sleep(UNDERLAY_INTERVAL)
+
+    async def _repair_when_wanted(self) -> None:
+        while True:
+            with trio.move_on_after(TROUBLE_INTERVAL if self.troubles else float("inf")):
+                await self._wanted.wait()
+            await trio.sleep(GATHER_TIME)
+            self._wanted = trio.Event()
+            if await self._repair():
+                await self._be_patient()
+
+    async def _be_patient(self) -> None:
+        now = trio.current_time()
+        self._pause = (
+            FIRST_PAUSE if now - self._last_repair > CALM_TIME else min(self._pause * 2, LONGEST_PAUSE)
+        )
+        self._last_repair = now
+        await trio.sleep(self._pause)
+
+    async def _repair(self) -> bool:
+        """Whether something had to be done."""
+        try:
+            async with self._lock:
+                lines = await self._put_in_order()
+        except HostSetupError as error:
+            self._tell_trouble(str(error))
+            return False
+        if lines or self.troubles:
+            self.troubles = ()
+            self._journal.tell(
+                "repaired", f"repaired: {'; '.join(lines) or 'all is as it should be again'}", changes=lines
+            )
+        return bool(lines)
+
+    async def _put_in_order(self) -> list[str]:
+        site, lines = self._site, []
+        if self._tap_gone or self._pump.tap is None:
+            self._pump.detach_tap()
+            await trio.to_thread.run_sync(site.reopen_tap)
+            self._tap_gone = False
+            lines.append(f"make the TAP {site.spec.tap} again")
+        try:
+            lines += await trio.to_thread.run_sync(site.repair)
+        finally:
+            if self._pump.tap is None:
+                self._pump.attach_tap(site.tap)
+        return lines
+
+    def _tell_trouble(self, trouble: str) -> None:
+        if self.troubles != (trouble,):
+            self.troubles = (trouble,)
+            self._journal.tell("degraded", f"degraded: {trouble}")

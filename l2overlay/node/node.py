@@ -1,0 +1,543 @@
+"""One running node: everything that lives as long as it does, and the order in which it comes and goes.
+
+    come    TAP, bridge, UDP socket, overlay, control socket; then the nursery; READY when the peers answer
+    go      BYE to the peers, TAP and bridge undone, files removed; after an exception in any task as well
+
+Nothing here looks into a frame. All calls into the overlay happen on this one thread.
+"""
+
+import os
+import secrets
+import signal
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from l2overlay.addresses import Address, PeerKey, format_mac
+from l2overlay.config import Config, PeerConfig
+from l2overlay.controlplane.events import Event, PeerMoved, PeerUnanswered, PeerUp
+from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
+from l2overlay.node.clockwork import LoopLag, OverlayTimer, boot_time
+from l2overlay.node.control import Answer, ControlSocket, open_control_socket
+from l2overlay.node.journal import Journal, LineWriter
+from l2overlay.node.keeper import Keeper, Watch
+from l2overlay.node.notify import notify
+from l2overlay.node.progress import Progress
+from l2overlay.node.pump import Pump
+from l2overlay.node.reload import Reload, read_again
+from l2overlay.node.resolver import Lookup, Resolver, system_lookup
+from l2overlay.node.rundir import StampFile
+from l2overlay.node.site import Site, host_spec
+from l2overlay.node.underlay import Paths
+from l2overlay.observe.status import (
+    FDB_SCHEMA,
+    PEERS_SCHEMA,
+    STATUS_SCHEMA,
+    NodeFacts,
+    peers_data,
+    stations_data,
+    status_data,
+)
+from l2overlay.overlay import Overlay, PeerStatus
+from l2overlay.seams import Udp
+
+RELOAD_SCHEMA = "l2overlay.reload/1"
+LEAVE_SCHEMA = "l2overlay.leave/1"
+
+PEERS_WAIT = 1.0
+"""Seconds that READY waits for peers: handshakes start within 0.5 s, and one that is off must not hold up a host's boot."""
+GOODBYE_TIME = 0.1
+"""Seconds for the last words when the socket is full; they are not repeated, silence tells the same 7 s later."""
+UNDO_TIME = 1.5
+"""Seconds for undoing; a kernel that takes longer is left to `l2overlay cleanup`."""
+HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Blocked by `start.py` from the first file on until the node listens to them."""
+NAMED_PEERS = 8
+"""Silent peers that are named at start-up."""
+
+
+class NodeUdp(Udp, Protocol):
+    """The UDP seam with what a node asks of the real one besides."""
+
+    gso: bool
+    gro: bool
+
+    @property
+    def port(self) -> int: ...
+
+    def forget_paths(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a node runs: the real thing, or fakes."""
+
+    peers_file: Path
+    control_path: Path
+    site: Site
+    open_udp: Callable[[int], NodeUdp]
+    open_watch: Callable[[], Watch]
+    stamps: StampFile
+    writer: LineWriter
+    progress: Progress
+    clock: Callable[[], float] = boot_time
+    wall_clock: Callable[[], float] = time.time
+    lookup: Lookup = system_lookup
+
+
+def listen_port(config: Config, key: PeerKey) -> int:
+    """The port of our own stanza's endpoint, where the others look for us; else the segment's."""
+    own = config.peer(key)
+    return own.endpoint.port if own is not None and own.endpoint is not None else config.segment.listen
+
+
+class Node:
+    """From set-up to undo; `run` once."""
+
+    def __init__(self, config: Config, private_key: bytes, key: PeerKey, around: Surroundings) -> None:
+        self.config = config
+        self._private_key = private_key
+        self._key = key
+        self._around = around
+        self._names = {peer.public_key: peer.name for peer in config.peers}
+        self._journal = Journal(around.writer, lambda peer: self._names.get(peer, "?"))
+        self._clock = around.clock
+        self._life = trio.CancelScope()
+        self._awaited = {p.public_key for p in config.peers if p.endpoint is not None} - {key}
+        self._all_up = trio.Event()
+        self._reload_lock = trio.Lock()
+        self._paths = Paths()
+        self._leaving = False
+        self._udp: NodeUdp | None = None
+        self._overlay: Overlay | None = None
+        # made by _set_up_overlay, together with the overlay
+        self._pump: Pump
+        self._timer: OverlayTimer
+        self._lag: LoopLag
+        self._keeper: Keeper
+        self._resolver: Resolver
+        self._control: ControlSocket
+        self._start_time = around.clock()
+        self._start_wall = around.wall_clock()
+
+    @property
+    def own(self) -> PeerConfig:
+        """Our own stanza."""
+        own = self.config.peer(self._key)
+        assert own is not None  # checked at start and at every reload
+        return own
+
+    @property
+    def udp(self) -> NodeUdp:
+        """The underlay's socket."""
+        assert self._udp is not None
+        return self._udp
+
+    @property
+    def overlay(self) -> Overlay:
+        """The core."""
+        assert self._overlay is not None
+        return self._overlay
+
+    async def run(self) -> None:
+        """Live until told to leave. Whatever ends it, what was made is undone."""
+        with trio.open_signal_receiver(*HELD_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey, signals)
+                try:
+                    with self._life:
+                        await self._live()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self._take_down()
+                nursery.cancel_scope.cancel()
+
+    def leave(self) -> None:
+        """Say goodbye, undo, end."""
+        self._leaving = True
+        self._life.cancel()
+
+    # -- coming --------------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        await self._set_up_host()
+        async with trio.open_nursery() as nursery:
+            await self._set_up_overlay(nursery)
+            for name, task in self._tasks().items():
+                nursery.start_soon(self._watched, name, task)
+            self._resolver.configure(self.config, self._key)
+            await self._wait_for_peers()
+            self._say_ready()
+
+    def _tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        return {
+            "pump": self._pump.run,
+            "timer": self._timer.run,
+            "loop lag": self._lag.run,
+            "host watch": self._keeper.run,
+            "control socket": self._control.run,
+            "stamps": self._note_stamps,
+        }
+
+    async def _watched(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """A task that fails ends the node, with a word about where: a node is never half alive."""
+        try:
+            await task()
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self._journal.say(
+                f"the {name} failed: {type(error).__name__}: {error} "
+                f"(in {where.name}, {Path(where.filename).name}:{where.lineno}); the node stops"
+            )
+            raise
+
+    async def _set_up_host(self) -> None:
+        around, site = self._around, self._around.site
+        await trio.to_thread.run_sync(site.open_tap)
+        offload = "on" if site.tap.offloads else "off"
+        around.progress.phase(
+            "tap", f"{site.spec.tap} {format_mac(site.spec.tap_mac)} mtu {site.spec.mtu} offload {offload}"
+        )
+        await trio.to_thread.run_sync(site.set_up_bridge)
+        ports = ", ".join(port for port in site.ports if port != site.spec.tap) or "no other port yet"
+        around.progress.phase(
+            "bridge", f"{site.spec.bridge} {'adopted' if site.adopted else 'made'}, {ports}"
+        )
+        for note in site.notes:
+            self._journal.say(f"note: {note}")
+        udp = self._udp = around.open_udp(listen_port(self.config, self._key))
+        kinds = [kind for kind, on in (("gso", udp.gso), ("gro", udp.gro)) if on]
+        around.progress.phase("underlay", f"UDP port {udp.port} {' '.join(kinds) or 'one datagram a call'}")
+
+    async def _set_up_overlay(self, nursery: trio.Nursery) -> None:
+        around, now = self._around, self._clock()
+        self._overlay = Overlay(
+            self.config,
+            self._private_key,
+            now=now,
+            wall_clock=around.wall_clock(),
+            last_stamp=around.stamps.read(boot_time()),
+            random=secrets.token_bytes,
+            own_macs=around.site.own_macs,
+        )
+        self._pump = Pump(
+            self._overlay,
+            self.udp,
+            self._clock,
+            tell=self._tell,
+            tap_lost=self._tap_lost,
+            timer_moved=self._timer_moved,
+        )
+        self._timer = OverlayTimer(self._overlay, self._clock, self._pump.flush)
+        self._lag = LoopLag(self._timer.check)
+        self._keeper = Keeper(
+            around.site, around.open_watch(), self._pump, self._journal, self._underlay_changed
+        )
+        self._resolver = Resolver(nursery, self._set_endpoint, around.lookup)
+        self._control = ControlSocket(open_control_socket(around.control_path), self._requests())
+        self._pump.attach_tap(around.site.tap)
+        self._note_stamp()
+
+    async def _wait_for_peers(self) -> None:
+        if self._awaited:
+            with trio.move_on_after(PEERS_WAIT):
+                await self._all_up.wait()
+        peers = self.overlay.peers(self._clock())
+        self._around.progress.phase("peers", f"{sum(p.up for p in peers)}/{len(peers)} up")
+        missing = [p for p in peers if self._is_missing(p)]
+        for peer in missing[:NAMED_PEERS]:
+            self._journal.say(f"peer {peer.name} {self._silence_of(peer)}")
+        if len(missing) > NAMED_PEERS:
+            self._journal.say(
+                f"{len(missing) - NAMED_PEERS} more peers do not answer (l2overlay status names them)"
+            )
+
+    def _is_missing(self, peer: PeerStatus) -> bool:
+        config = self.config.peer(peer.key)
+        return not peer.up and config is not None and config.endpoint is not None
+
+    def _silence_of(self, peer: PeerStatus) -> str:
+        config = self.config.peer(peer.key)
+        unresolved = self._resolver.failure(peer.key)
+        reason, next_try = unresolved or (peer.reason or "no answer yet", peer.next_try)
+        where = peer.endpoint or (config.endpoint if config is not None else None)
+        again = "" if next_try is None else f"; next try in {next_try:.1f} s"
+        return f"({where}) is not up: {reason}{again}"
+
+    def _say_ready(self) -> None:
+        peers = self.overlay.peers(self._clock())
+        up = f"{sum(p.up for p in peers)}/{len(peers)}"
+        self._journal.say(
+            f"READY segment {self.config.segment.name} node {self.own.name} peers {up}"
+            f" in {self._around.progress.elapsed:.2f} s"
+        )
+        notify("READY=1", f"STATUS=peers {up} up")
+
+    # -- going ---------------------------------------------------------------------------------------------------
+
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await self._reload_and_tell()
+            elif self._leaving:
+                self._journal.say("stopped at once; l2overlay cleanup takes away what is left")
+                os._exit(128 + number)
+            else:
+                self._journal.say(f"{signal.Signals(number).name}: leaving")
+                self.leave()
+
+    async def _take_down(self) -> None:
+        self._leaving = True
+        notify("STOPPING=1")
+        try:
+            await self._say_goodbye()
+        finally:
+            if self._udp is not None:
+                self._udp.close()
+            with trio.move_on_after(UNDO_TIME) as patience:
+                await trio.to_thread.run_sync(self._undo, abandon_on_cancel=True)
+            if patience.cancelled_caught:
+                raise HostSetupError(f"undoing took longer than {UNDO_TIME} s; run: l2overlay cleanup")
+
+    async def _say_goodbye(self) -> None:
+        """Also after a failure: the peers need not wait 7 s to know. What broke the overlay may break this too."""
+        if self._overlay is None:
+            return
+        try:
+            self._overlay.leave(self._clock())
+            self._pump.flush()
+            with trio.move_on_after(GOODBYE_TIME):
+                await self._pump.drain()
+        except Exception as error:  # noqa: BLE001 - the undo comes first, and the first error is being told
+            self._journal.say(f"could not say goodbye to the peers: {error}")
+        self._pump.close()
+
+    def _undo(self) -> None:
+        for line in self._around.site.take_down():
+            self._journal.say(f"undone: {line}")
+        self._journal.say(f"left segment {self.config.segment.name}")
+
+    # -- what the overlay and the underlay tell ------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, PeerUp):
+            self._set_path_limit(event.peer, event.address)
+            self._awaited.discard(event.peer)
+            if not self._awaited:
+                self._all_up.set()
+        elif isinstance(event, PeerMoved):
+            self._set_path_limit(event.peer, event.new)
+        elif isinstance(event, PeerUnanswered):
+            self._resolver.unanswered(event.peer)
+        self._journal.tell_event(event)
+
+    def _tap_lost(self, error: OSError) -> None:
+        self._keeper.tap_lost(error)
+
+    def _timer_moved(self, due: float | None) -> None:
+        self._timer.moved(due)
+
+    def _set_path_limit(self, peer: PeerKey, address: Address) -> None:
+        self._paths.learn(address)
+        self.overlay.set_path_limit(peer, self.udp.path_limit(address), self._clock())
+
+    def _set_endpoint(self, peer: PeerKey, address: Address | None) -> None:
+        if address is not None:
+            self._paths.learn(address)
+        self.overlay.set_endpoint(peer, address, self._clock())
+        self._pump.flush()
+
+    def _underlay_changed(self, links: frozenset[str]) -> None:
+        """Look at the paths to the peers, and act when one of them is another or goes over a link that changed."""
+        now = self._clock()
+        known = {p.key: p.endpoint for p in self.overlay.peers(now) if p.endpoint is not None}
+        if not self._paths.changed(known.values(), links):
+            return
+        self.udp.forget_paths()
+        for peer, address in known.items():
+            self._set_path_limit(peer, address)
+        self.overlay.probe_peers(now)
+        self._resolver.look_up_all()
+        self._pump.flush()
+        self._journal.tell(
+            "underlay_changed",
+            f"underlay changed ({', '.join(sorted(links)) or 'routes'}): peers tried again",
+        )
+
+    async def _note_stamps(self) -> None:
+        while True:
+            await trio.sleep(StampFile.INTERVAL)
+            self._note_stamp()
+
+    def _note_stamp(self) -> None:
+        complaint = self._around.stamps.note(self.highest_stamp(), boot_time())
+        if complaint is not None:
+            self._journal.say(complaint)
+
+    @property
+    def ahead_of_clock(self) -> bool:
+        """The wall clock was set back: the next run needs to know how far our stamps have come."""
+        return self._overlay is not None and self._overlay.stamp > self._around.wall_clock() * 1e6
+
+    def highest_stamp(self) -> int:
+        """Stamps follow the wall clock as it was at start, in microseconds, unless they are ahead of it already."""
+        wall_time = self._start_wall + self._clock() - self._start_time
+        return max(self.overlay.stamp, int(wall_time * 1e6))
+
+    # -- reload --------------------------------------------------------------------------------------------------
+
+    async def _reload_and_tell(self) -> None:
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        await self.reload()
+        notify("READY=1")
+
+    async def reload(self) -> Answer:
+        """Read peers.toml again; on any error the old configuration stays in force and nothing is touched."""
+        async with self._reload_lock:
+            try:
+                found = await trio.to_thread.run_sync(
+                    read_again, self._around.peers_file, self.config, self._key
+                )
+                await self._follow(found.config)
+            except L2OverlayError as error:
+                lines = error.lines() if isinstance(error, ConfigError) else [str(error)]
+                for line in lines:
+                    self._journal.say(line)
+                self._journal.tell(
+                    "reload_failed", "reload failed: the old configuration stays in force", errors=lines
+                )
+                return {"schema": RELOAD_SCHEMA, "changes": [], "restart": [], "errors": lines}
+        return self._tell_reload(found)
+
+    async def _follow(self, config: Config) -> None:
+        """What can fail comes first; when it does, nothing has changed."""
+        port = listen_port(config, self._key)
+        new_udp = self._around.open_udp(port) if port != listen_port(self.config, self._key) else None
+        try:
+            await self._follow_on_host(config)
+        except BaseException:
+            if new_udp is not None:
+                new_udp.close()
+            raise
+        self.config = config
+        self._names = {peer.public_key: peer.name for peer in config.peers}
+        self.overlay.reconfigure(config, self._clock())
+        if new_udp is not None:
+            self._change_port(new_udp)
+        self._resolver.configure(config, self._key)
+        self._pump.flush()
+
+    async def _follow_on_host(self, config: Config) -> None:
+        site = self._around.site
+        old, site.spec = site.spec, host_spec(config, self._key)
+        if site.spec == old:
+            return
+        try:
+            await self._keeper.reconfigure()
+        except BaseException:
+            site.spec = old
+            raise
+
+    def _change_port(self, udp: NodeUdp) -> None:
+        """The peers learn our new port as that of a peer that moved: their answers to this come to it."""
+        self._pump.replace_udp(udp)
+        self.udp.close()
+        self._udp = udp
+        self.overlay.probe_peers(self._clock())
+
+    def _tell_reload(self, found: Reload) -> Answer:
+        changes, count = found.changes, len(found.changes)
+        for line in changes:
+            self._journal.say(f"reload: {line}")
+        text = f"reloaded: {count or 'no'} change{'s' * (count != 1)}"
+        self._journal.tell("reloaded", text, changes=changes, restart=found.restart)
+        return {"schema": RELOAD_SCHEMA, "changes": changes, "restart": found.restart, "errors": []}
+
+    # -- the control socket --------------------------------------------------------------------------------------
+
+    def _requests(self) -> dict[str, Any]:
+        return {
+            "status": self._answer_status,
+            "peers": self._answer_peers,
+            "fdb": self._answer_fdb,
+            "events": self._answer_events,
+            "reload": self._answer_reload,
+            "leave": self._answer_leave,
+        }
+
+    async def _answer_status(self, _: Answer) -> Answer:
+        overlay = self.overlay
+        data = status_data(self.config, self._facts(), overlay.total_counters(), overlay.peers(self._clock()))
+        return {"schema": f"l2overlay.{STATUS_SCHEMA}", **data}
+
+    async def _answer_peers(self, _: Answer) -> Answer:
+        peers = peers_data(self.config, self.overlay.peers(self._clock()), self._unresolved())
+        return {"schema": f"l2overlay.{PEERS_SCHEMA}", "segment": self.config.segment.name, "peers": peers}
+
+    async def _answer_fdb(self, _: Answer) -> Answer:
+        stations = stations_data(self.config, self.overlay.stations(self._clock()))
+        return {
+            "schema": f"l2overlay.{FDB_SCHEMA}",
+            "segment": self.config.segment.name,
+            "stations": stations,
+        }
+
+    async def _answer_reload(self, _: Answer) -> Answer:
+        return await self.reload()
+
+    async def _answer_leave(self, _: Answer) -> Answer:
+        self._journal.say("asked to leave")
+        trio.lowlevel.current_trio_token().run_sync_soon(self.leave)
+        return {"schema": LEAVE_SCHEMA, "segment": self.config.segment.name, "pid": os.getpid()}
+
+    async def _answer_events(self, arguments: Answer) -> AsyncIterator[Answer]:
+        return self._events(follow=bool(arguments.get("follow")))
+
+    async def _events(self, *, follow: bool) -> AsyncIterator[Answer]:
+        async with self._journal.follow() as events:
+            for event in self._journal.recent():
+                yield event
+            if follow:
+                async for event in events:
+                    yield event
+                yield {
+                    "schema": "l2overlay.error/1",
+                    "error": "events came faster than they were read; start again",
+                }
+
+    def _unresolved(self) -> dict[PeerKey, tuple[str, float]]:
+        failures = ((p.public_key, self._resolver.failure(p.public_key)) for p in self.config.peers)
+        return {key: failure for key, failure in failures if failure is not None}
+
+    def _facts(self) -> NodeFacts:
+        site, pump = self._around.site, self._pump
+        return NodeFacts(
+            name=self.own.name,
+            key=self._key,
+            pid=os.getpid(),
+            uptime=self._clock() - self._start_time,
+            port=self.udp.port,
+            gso=self.udp.gso,
+            gro=self.udp.gro,
+            tap=site.spec.tap,
+            tap_mac=site.spec.tap_mac,
+            tap_present=pump.tap is not None,
+            offload=bool(pump.tap is not None and site.tap.offloads),
+            bridge=site.spec.bridge,
+            bridge_ports=site.ports,
+            bridge_adopted=site.adopted,
+            lag_p50=self._lag.percentile(0.5),
+            lag_p99=self._lag.percentile(0.99),
+            blocked_count=pump.blocked_count,
+            log_lines_lost=self._journal.lines_lost,
+            troubles=self._keeper.troubles,
+            unresolved=self._unresolved(),
+        )

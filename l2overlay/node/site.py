@@ -1,0 +1,159 @@
+"""The host's side of a node: its TAP and bridge, made, kept in order, and taken away again.
+
+    plan -> note in the run directory -> open the TAP -> apply           (and the same again to repair)
+
+All methods are synchronous and run in a thread, one at a time: pyroute2 wants that. What has been changed is in `made`
+and on disk before it happens, so that the next start or `l2overlay cleanup` can undo what a killed node left.
+"""
+
+import contextlib
+import os
+
+from l2overlay.addresses import MacAddress, PeerKey, derive_macs, format_mac, parse_mac
+from l2overlay.config import Config
+from l2overlay.errors import HostSetupError
+from l2overlay.linux import host
+from l2overlay.linux.changes import Change, Undo
+from l2overlay.linux.host import HostSpec, HostState
+from l2overlay.linux.tap import LinuxTap
+from l2overlay.node.rundir import RunDir
+
+STATE_SCHEMA = "l2overlay.state/1"
+
+
+def host_spec(config: Config, key: PeerKey) -> HostSpec:
+    """What the configuration asks of this host."""
+    segment, own, macs = config.segment, config.peer(key), derive_macs(key)
+    return HostSpec(
+        segment=segment.name,
+        tap=segment.tap,
+        bridge=segment.bridge,
+        mtu=segment.mtu,
+        tap_mac=macs.tap,
+        bridge_mac=macs.bridge,
+        addresses=segment.addresses.get(own.name, ()) if own is not None else (),
+    )
+
+
+class Site:
+    """One TAP in one bridge."""
+
+    def __init__(self, spec: HostSpec, run_dir: RunDir, *, offload: bool) -> None:
+        self.spec = spec
+        self.made = Undo()
+        """What takes back all that was changed so far, earlier runs that were killed included."""
+        self.notes: list[str] = []
+        """What a person should know of an adopted bridge."""
+        self.adopted = False
+        """The bridge was there before us; when it goes away its owner decides whether it comes back."""
+        self.bridge_mac = spec.bridge_mac
+        self.ports: tuple[str, ...] = ()
+        """Of the bridge, as last seen."""
+        self._run_dir = run_dir
+        self._offload = offload
+        self._tap: LinuxTap | None = None
+        self._planned: list[Change] = []
+        self._noted: Undo | None = None
+
+    @property
+    def tap(self) -> LinuxTap:
+        """The open TAP."""
+        if self._tap is None:
+            raise HostSetupError(f"the TAP {self.spec.tap} is not open")
+        return self._tap
+
+    @property
+    def own_macs(self) -> tuple[MacAddress, ...]:
+        """Addresses of this host's TAP and bridge."""
+        return (self.spec.tap_mac, self.bridge_mac)
+
+    def open_tap(self) -> None:
+        """The first half: plan everything, note it, open the TAP. Raises HostSetupError."""
+        state = host.observe_host(self.spec)
+        self.made = self._left_by_killed_node(state)
+        self.notes = host.host_notes(self.spec, state)
+        self.adopted = state.bridge is not None and not host.is_ours(self.spec, state.bridge)
+        if self.adopted and state.bridge is not None:
+            with contextlib.suppress(ValueError):
+                self.bridge_mac = parse_mac(state.bridge.mac)
+        self._planned = host.plan_host(self.spec, state, made=self.made)
+        self._note(Undo.of(self._planned).after(self.made))
+        self._tap = LinuxTap.open(self.spec.tap, offload=self._offload)
+
+    def set_up_bridge(self) -> None:
+        """The second half: make what was planned. Raises HostSetupError."""
+        planned, self._planned = self._planned, []
+        host.apply_changes(planned)
+        self.made = Undo.of(planned).after(self.made)
+        self._look()
+
+    def reopen_tap(self) -> LinuxTap:
+        """The TAP is gone: make it again, same name; `repair` then puts it back where it was."""
+        self.close_tap()
+        self._tap = LinuxTap.open(self.spec.tap, offload=self._offload)
+        return self._tap
+
+    def close_tap(self) -> None:
+        """Let the TAP go; the kernel removes it."""
+        if self._tap is not None:
+            self._tap.close()
+            self._tap = None
+
+    def repair(self) -> list[str]:
+        """Bring the host back to what `spec` says; returns what had to be done. Raises HostSetupError."""
+        state = host.observe_host(self.spec)
+        if self.adopted and state.bridge is None:
+            self.ports = ()
+            raise HostSetupError(
+                f"the bridge {self.spec.bridge} was removed by whoever made it; {self.spec.tap} joins it when it is back"
+            )
+        changes = host.plan_host(self.spec, state, tap_open=True, made=self.made)
+        if changes:
+            self._note(Undo.of(changes).after(self.made))
+            host.apply_changes(changes)
+            self.made = Undo.of(changes).after(self.made)
+        self._look()
+        return [change.line for change in changes]
+
+    def take_down(self) -> list[str]:
+        """Close the TAP and undo all changes. Raises HostSetupError when something could not be undone."""
+        self.close_tap()
+        lines = host.undo(self.made)
+        self.made = Undo()
+        return lines
+
+    def _look(self) -> None:
+        self.ports = tuple(host.bridge_ports(self.spec.bridge))
+
+    def _left_by_killed_node(self, state: HostState) -> Undo:
+        earlier = read_undo(self._run_dir)
+        return earlier if earlier is not None and earlier.changes else host.leftovers(self.spec, state)
+
+    def _note(self, undo: Undo) -> None:
+        """On disk before it is done. A disk that is full costs the undo after a SIGKILL, not the node."""
+        if undo == self._noted:
+            return
+        with contextlib.suppress(OSError):
+            self._run_dir.write_state(
+                {
+                    "schema": STATE_SCHEMA,
+                    "segment": self.spec.segment,
+                    "pid": os.getpid(),
+                    "tap": self.spec.tap,
+                    "tap_mac": format_mac(self.spec.tap_mac),
+                    "bridge": self.spec.bridge,
+                    "undo": undo.to_json(),
+                }
+            )
+            self._noted = undo
+
+
+def read_undo(run_dir: RunDir) -> Undo | None:
+    """What the last node of this run directory noted; None when it left nothing that can be read."""
+    state = run_dir.read_state()
+    if state is None or not isinstance(state.get("undo"), str):
+        return None
+    try:
+        return Undo.from_json(state["undo"])
+    except HostSetupError:
+        return None

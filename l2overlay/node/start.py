@@ -1,0 +1,90 @@
+"""From the options of `join` to a running node. What can be refused is refused before the host is touched.
+
+Order: privileges, peers.toml, key, own stanza, run directory and segment; then trio is imported and the node runs.
+"""
+
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from l2overlay import keys
+from l2overlay.addresses import PeerKey
+from l2overlay.config import Config, load_config, require_own
+from l2overlay.linux.host import check_privileges
+from l2overlay.node.progress import Progress
+from l2overlay.node.rundir import Hold, RunDir, StampFile, boot_id, default_run_dir
+
+if TYPE_CHECKING:
+    from l2overlay.node.journal import LineWriter
+    from l2overlay.node.node import Surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Of `l2overlay join`."""
+
+    peers_file: Path
+    key_file: Path | None = None
+    """Default /etc/l2overlay/SEGMENT.key."""
+    run_dir: Path | None = None
+    """Default /run/l2overlay/SEGMENT."""
+    offload: bool = True
+
+
+def run_node(options: Options) -> None:
+    """Join, live and leave. Raises L2OverlayError for what a person did wrong or the host refused."""
+    import trio  # before the host is touched: it takes longer than all that is before it
+
+    from l2overlay.node.journal import LineWriter
+    from l2overlay.node.node import HELD_SIGNALS, Node
+
+    writer = LineWriter()
+    progress = Progress(writer.write)
+    check_privileges()
+    config, private_key, key = _read_files(options, progress)
+    segment = config.segment.name
+    run_dir = RunDir(options.run_dir.absolute()) if options.run_dir else default_run_dir(segment)
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    hold = Hold(run_dir, segment)
+    around = _surroundings(options, config, key, run_dir, writer, progress)
+    node = Node(config, private_key, key, around)
+    try:
+        trio.run(node.run)
+    finally:
+        hold.release(keep_stamp=node.ahead_of_clock, keep_state=bool(around.site.made.changes))
+
+
+def _read_files(options: Options, progress: Progress) -> tuple[Config, bytes, PeerKey]:
+    """peers.toml first: it names the segment, and the key's default place is named after that."""
+    config = load_config(options.peers_file)
+    count = len(config.peers)
+    stanzas = f"{count} stanza{'s' * (count != 1)}"
+    progress.phase("config", f"{options.peers_file}: segment {config.segment.name}, {stanzas}")
+    key_file = options.key_file or keys.default_key_path(config.segment.name)
+    private_key = keys.load(key_file)
+    key = keys.public_key(private_key)
+    own = require_own(config, key, source=str(options.peers_file), name=socket.gethostname().split(".")[0])
+    progress.phase("keys", f"{key_file}: this is {own.name}")
+    return config, private_key, key
+
+
+def _surroundings(
+    options: Options, config: Config, key: PeerKey, run_dir: RunDir, writer: "LineWriter", progress: Progress
+) -> "Surroundings":
+    from l2overlay.linux.links import LinkWatch
+    from l2overlay.linux.udp import LinuxUdp
+    from l2overlay.node.node import Surroundings
+    from l2overlay.node.site import Site, host_spec
+
+    return Surroundings(
+        peers_file=options.peers_file.absolute(),
+        control_path=run_dir.socket,
+        site=Site(host_spec(config, key), run_dir, offload=options.offload),
+        open_udp=LinuxUdp.open,
+        open_watch=LinkWatch,
+        stamps=StampFile(run_dir.stamp, boot_id()),
+        writer=writer,
+        progress=progress,
+    )
