@@ -21,10 +21,11 @@ from typing import Any
 from l2overlay.demo.namespace import LabError
 
 from .contestants import CONTESTANTS, Contestant, first_line, install_peers
-from .flood import flooding_time
+from .flood import flooding_times
 from .measures import GROUPS, QUICK, Timing, measure
 from .report import (
     GOALS,
+    NO_UNDERLAY,
     OWN,
     Results,
     document,
@@ -35,7 +36,9 @@ from .report import (
     ratios_table,
     show,
 )
+from .topology import UNDERLAYS
 
+FLOODED_PEERS = 100
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -63,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 results.userspace.add(contestant.name)
         run_all(contestants, arguments, results, skipped)
     if arguments.only is None or OWN in arguments.only:
-        with contextlib.suppress(ImportError, NotImplementedError):
-            results.add(OWN, "none", {"flood100": flooding_time(100)})
+        results.add(OWN, NO_UNDERLAY, flooding_times(FLOODED_PEERS))
     judged = [judge(goal, results) for goal in GOALS]
     facts = describe(arguments, contestants, versions, skipped, time.monotonic() - started)
     show_all(results, judged, facts)
@@ -218,7 +220,7 @@ def show_all(results: Results, judged: Sequence[Any], facts: dict[str, Any]) -> 
     print(
         f"{facts['repeats']} repeat(s) in {facts['elapsed']:.0f} s, TCP {facts['tcp_congestion_control']}; medians"
     )
-    for underlay in ("offload", "plain", "lossy"):
+    for underlay in (*UNDERLAYS, NO_UNDERLAY):
         if any(underlay in found for found in results.values.values()):
             print(f"\nunderlay: {underlay}\n{figures_table(results, underlay)}")
             if text := ratios_table(results, underlay):

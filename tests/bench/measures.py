@@ -3,6 +3,7 @@
 A figure of a contestant on an underlay is a list, one value a repeat. Groups are what `--measures` chooses from.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ FIGURES: dict[str, Figure] = {
     "loss_0": Figure("TCP through the lossy wire, 0 %", "Gbit/s", 1e-9),
     "loss_0.001": Figure("TCP at 0.1 % loss", "Gbit/s", 1e-9),
     "loss_0.01": Figure("TCP at 1 % loss", "Gbit/s", 1e-9),
+    "flood100": Figure("one broadcast to 100 peers, sealed and sent", "us", 1e6, 0, lower_is_better=True),
+    "flood100_sealed": Figure("of which sealed", "us", 1e6, 0, lower_is_better=True),
     "steal": Figure("time stolen by the hypervisor", "%", 100, 1, lower_is_better=True),
 }
 
@@ -145,7 +148,7 @@ def _measure_tcp(contestant: Contestant, topology: Topology, timing: Timing) -> 
         **_tcp_figures("tcp1", one),
         **_tcp_figures("tcp4", four),
         "machine_cpu_per_gb": (busy[0] - busy_before[0]) / (one.bytes / 1e9),
-        "steal": (busy[1] - busy_before[1]) / (timing.tcp * 2),
+        "steal": (busy[1] - busy_before[1]) / (timing.tcp * (os.cpu_count() or 1)),
     }
     if contestant.userspace:
         figures |= {"cpu_per_gb": cpu / (one.bytes / 1e9), "resident": resident_bytes(contestant.pids)}

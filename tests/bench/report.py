@@ -11,6 +11,8 @@ from .measures import FIGURES
 
 SCHEMA = "l2overlay.bench/1"
 OWN = "l2overlay"
+NO_UNDERLAY = "none"
+"""For figures that need none."""
 PANELS = (
     ("offload", "tcp1"),
     ("plain", "tcp1"),
@@ -125,7 +127,7 @@ def under_loss(results: Results) -> tuple[float, str] | None:
 
 def flooding(results: Results) -> tuple[float, str] | None:
     """Milliseconds for one broadcast to 100 peers."""
-    value = results.median(OWN, "none", "flood100")
+    value = results.median(OWN, NO_UNDERLAY, "flood100")
     return (value * 1e3, "") if value else None
 
 

@@ -1,0 +1,206 @@
+"""What the hot functions cost: `pytest tests/bench/test_micro.py --benchmark-only`. No kernel, no sockets.
+
+Each works on what one wake-up of a busy node holds, so that the figures add up: a TCP super-frame of 64 KiB, which is 45
+datagrams of 1472 bytes on the wire; or 64 small frames, which are four. `OPS` of a row times that is the rate of a node
+that did nothing else. Each also asserts that the work was done.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from l2overlay.addresses import Address, PeerKey
+from l2overlay.config import Suite
+from l2overlay.counters import Counters
+from l2overlay.dataplane.ethernet import station_key
+from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
+from l2overlay.dataplane.inbox import Inbox
+from l2overlay.dataplane.outbox import Outbox
+from l2overlay.dataplane.session import Session, to_bursts
+from l2overlay.dataplane.switch import Switch
+from l2overlay.dataplane.wire import DATA_OVERHEAD
+from l2overlay.seams import Burst, TapFrame
+
+from .frames import small_frame, super_frame
+from .inmemory import PATH_LIMIT, Mesh
+
+Benchmark = Any  # pytest_benchmark.fixture.BenchmarkFixture, which is not typed
+
+DATAGRAMS = 45
+SMALL_FRAMES = 64
+LARGE_FRAMES = 32
+ROUNDS = 300
+ADDRESS = Address("192.0.2.2", 7470)
+PEER = PeerKey(bytes(range(32)))
+FRAMES = {"small": small_frame(64), "large": small_frame(1400), "super": super_frame()}
+COUNTS = {"small": SMALL_FRAMES, "large": LARGE_FRAMES, "super": 1}
+
+
+def make_session(suite: Suite = Suite.AESGCM) -> Session:
+    """One that opens what it seals: both directions have one key."""
+    return Session(
+        PEER,
+        suite,
+        send_key=bytes(32),
+        receive_key=bytes(32),
+        local_index=1,
+        remote_index=1,
+        initiator=True,
+        created_time=0.0,
+        address=ADDRESS,
+    )
+
+
+def each_time(benchmark: Benchmark, prepare: Callable[[], tuple[Any, ...]], work: Callable[..., Any]) -> Any:
+    """Run `work` on fresh arguments every round; only the work is timed."""
+    return benchmark.pedantic(work, setup=lambda: (prepare(), {}), rounds=ROUNDS, warmup_rounds=20)
+
+
+def packed(kind: str) -> list[bytes]:
+    """The plaintexts of one batch."""
+    outbox = Outbox(PATH_LIMIT)
+    for _ in range(COUNTS[kind]):
+        outbox.add(FRAMES[kind])
+    return outbox.take()
+
+
+@pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.name)
+def test_seal_a_super_frames_datagrams(benchmark: Benchmark, suite: Suite) -> None:
+    session = make_session(suite)
+    plaintexts = [bytes(PATH_LIMIT - DATA_OVERHEAD)] * DATAGRAMS
+    assert len(benchmark(session.seal, plaintexts)) == 2 * DATAGRAMS
+
+
+@pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.name)
+def test_open_a_super_frames_datagrams(benchmark: Benchmark, suite: Suite) -> None:
+    sealed = make_session(suite).seal([bytes(PATH_LIMIT - DATA_OVERHEAD)] * DATAGRAMS)
+    datagrams = [sealed[i] + sealed[i + 1] for i in range(0, len(sealed), 2)]
+    plaintexts, strangers = each_time(
+        benchmark, lambda: (datagrams, Counters()), lambda *given: make_session(suite).open_untrusted(*given)
+    )
+    assert (len(plaintexts), strangers) == (DATAGRAMS, [])
+
+
+def test_make_a_session(benchmark: Benchmark) -> None:
+    """To be subtracted from `open`, which needs a fresh window every round."""
+    assert benchmark(make_session).send_counter == 0
+
+
+def test_sealed_datagrams_become_bursts(benchmark: Benchmark) -> None:
+    sealed = make_session().seal([bytes(PATH_LIMIT - DATA_OVERHEAD)] * DATAGRAMS)
+    assert len(benchmark(to_bursts, ADDRESS, sealed)) == 1
+
+
+def test_received_burst_becomes_datagrams(benchmark: Benchmark) -> None:
+    burst = Burst(ADDRESS, PATH_LIMIT, [bytes(PATH_LIMIT * 44)])
+    assert len(benchmark(burst.datagrams)) == 44
+
+
+@pytest.mark.parametrize("kind", list(FRAMES))
+def test_pack(benchmark: Benchmark, kind: str) -> None:
+    """Small frames share datagrams, a super-frame is cut into slices."""
+    plaintexts = benchmark(packed, kind)
+    assert len(plaintexts) == len(packed(kind))
+
+
+@pytest.mark.parametrize("kind", list(FRAMES))
+def test_unpack(benchmark: Benchmark, kind: str) -> None:
+    """Small frames come apart, slices are joined to a run."""
+    plaintexts = packed(kind)
+    received = benchmark(lambda: Inbox(Counters()).receive_untrusted(plaintexts, 0.0))
+    assert len(received.frames) == COUNTS[kind]
+    assert b"".join(received.frames[0])[10:24] == FRAMES[kind][10:24]
+
+
+def test_learn_and_look_up_a_station(benchmark: Benchmark) -> None:
+    fdb = FilteringDatabase(300.0)
+    for number in range(1000):
+        fdb.learn(station_key(b"\x02" + number.to_bytes(5, "big"), 0), Port(PEER), 0.0)
+    source, destination = (station_key(b"\x02" + n.to_bytes(5, "big"), 0) for n in (7, 8))
+
+    def learn_and_look_up() -> Port | None:
+        fdb.learn(source, Port(PEER), 1.0)
+        return fdb.lookup(destination, 1.0)
+
+    assert benchmark(learn_and_look_up) == PEER
+
+
+def test_evict_from_a_full_table(benchmark: Benchmark) -> None:
+    fdb = FilteringDatabase(300.0)
+    numbers = iter(range(1 << 40))
+
+    def learn_another() -> None:
+        fdb.learn(station_key(b"\x02" + next(numbers).to_bytes(5, "big"), 0), LOCAL, 1.0)
+
+    for _ in range(fdb.max_entries):
+        learn_another()
+    benchmark(learn_another)
+    assert len(fdb) == fdb.max_entries
+
+
+def test_switch_a_frame_from_the_tap(benchmark: Benchmark) -> None:
+    switch = Switch(FilteringDatabase(300.0))
+    frame = small_frame()
+    switch.fdb.learn(station_key(frame[10:16], 0), Port(PEER), 0.0)
+    assert benchmark(switch.forward_from_tap, frame, 1.0) == PEER
+
+
+def test_switch_a_frame_from_a_peer(benchmark: Benchmark) -> None:
+    switch = Switch(FilteringDatabase(300.0))
+    assert benchmark(switch.forward_from_peer, small_frame(), Port(PEER), 1.0) is None
+
+
+@pytest.fixture(scope="module")
+def pair() -> Mesh:
+    """Two nodes with a session; the hub knows that guest b is behind the spoke."""
+    mesh = Mesh(1)
+    answer = TapFrame(
+        FRAMES["small"][:10] + FRAMES["small"][16:22] + FRAMES["small"][10:16] + FRAMES["small"][22:]
+    )
+    mesh.spokes[0].receive_frames([answer], mesh.now)
+    mesh.hub.receive_datagrams(mesh.spokes[0].bursts_to_send(), mesh.now)
+    assert len(mesh.hub.frames_to_deliver()) == 1
+    return mesh
+
+
+@pytest.mark.parametrize("kind", list(FRAMES))
+def test_whole_way_out(benchmark: Benchmark, pair: Mesh, kind: str) -> None:
+    """From the TAP's frames to sealed bursts."""
+    batch = [FRAMES[kind]] * COUNTS[kind]
+
+    def out() -> list[Burst]:
+        pair.hub.receive_frames(batch, pair.now)
+        return pair.hub.bursts_to_send()
+
+    assert sum(len(burst.datagrams()) for burst in benchmark(out)) == len(packed(kind))
+
+
+@pytest.mark.parametrize("kind", list(FRAMES))
+def test_whole_way_in(benchmark: Benchmark, pair: Mesh, kind: str) -> None:
+    """From the socket's bursts to frames for the TAP."""
+    batch = [FRAMES[kind]] * COUNTS[kind]
+    spoke = pair.spokes[0]
+
+    def seal() -> tuple[list[Burst]]:
+        pair.hub.receive_frames(batch, pair.now)
+        bursts = pair.hub.bursts_to_send()
+        return ([Burst(b.address, b.datagram_size, [b"".join(b.buffers)]) for b in bursts],)
+
+    def take_in(bursts: list[Burst]) -> list[Any]:
+        spoke.receive_datagrams(bursts, pair.now)
+        return spoke.frames_to_deliver()
+
+    assert len(each_time(benchmark, seal, take_in)) == COUNTS[kind]
+
+
+def test_broadcast_to_a_hundred_peers(benchmark: Benchmark) -> None:
+    """One frame, a hundred keys: sealed, not sent."""
+    mesh = Mesh(100)
+    frame = TapFrame(bytes(10) + b"\xff" * 6 + FRAMES["small"][16:])
+
+    def flood() -> list[Burst]:
+        mesh.hub.receive_frames([frame], mesh.now)
+        return mesh.hub.bursts_to_send()
+
+    assert len(benchmark(flood)) == 100
