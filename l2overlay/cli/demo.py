@@ -134,7 +134,7 @@ def pinged_lines(step: Pinged) -> Iterator[str]:
     guests = sorted({a for a, _, _ in step.results}, key=lambda label: int(label[1:]))
     yield "average round trip in ms, IPv4/IPv6" + ("" if len(guests) <= 8 else " (of 8 guests)")
     shown = guests[:8]
-    yield "from\\to".ljust(9) + "".join(label.ljust(11) for label in shown)
+    yield "from\\to".ljust(9) + "".join(label.ljust(11) for label in shown).rstrip()
     for a in shown:
         cells = (
             "-" if a == b else f"{pinged_cell(step, a, b, 4)}/{pinged_cell(step, a, b, 6)}" for b in shown

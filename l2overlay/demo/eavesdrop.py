@@ -25,6 +25,9 @@ BUFFER_SIZE = 64 << 20
 """Half a second of a gigabit while this process waits for a core."""
 FRAME_LEN_MAX = 1 << 17
 SAMPLE_FRAMES = 2000
+DATA_HEADER_LEN = 16
+SAMPLE_LEN = 1000
+"""Bytes of a burst in which there is no second datagram's header yet."""
 QUIET = 0.05
 """Seconds without a frame after which a link that was busy counts as read to its end."""
 LISTENING = "listening"
@@ -56,9 +59,9 @@ class Sight:
         if payload is None:
             return
         self.node_frames += 1
-        if len(payload) > 1000 and self.node_frames < SAMPLE_FRAMES:
+        if len(payload) > SAMPLE_LEN and self.node_frames < SAMPLE_FRAMES:
             self.sample = payload[:64].hex()
-            self._histogram.update(payload[16:])
+            self._histogram.update(payload[DATA_HEADER_LEN:SAMPLE_LEN])
 
     def as_json(self) -> str:
         """One line for the process that started us."""

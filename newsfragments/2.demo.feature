@@ -1,0 +1,1 @@
+`make demo` (`l2overlay demo`) joins three hosts, which are network namespaces, into one encrypted segment, lets guests talk, shows what an eavesdropper sees of it, and proves that nothing is left behind.
