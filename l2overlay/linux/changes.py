@@ -289,4 +289,7 @@ def _change(entry: dict[str, Any]) -> Change:
     for known in dataclasses.fields(kind):
         if not isinstance(values[known.name], _FIELD_TYPES[known.type]):
             raise TypeError(f"{known.name} of {kind.__name__} is {values[known.name]!r}")
-    return kind(**values)
+    change = kind(**values)
+    if isinstance(change, SetSysctl) and (".." in change.path or not change.path.startswith("ipv6/conf/")):
+        raise ValueError(f"{change.path!r} is no sysctl of ours")
+    return change

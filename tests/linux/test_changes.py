@@ -1,0 +1,95 @@
+"""The vocabulary of host changes, without a host."""
+
+import pytest
+
+from l2overlay.errors import HostSetupError
+from l2overlay.linux.changes import (
+    AddAddress,
+    CreateBridge,
+    HearAllMulticast,
+    KeepMac,
+    RemoveAddress,
+    RemoveBridge,
+    SetAlias,
+    SetMac,
+    SetMaster,
+    SetMtu,
+    SetSysctl,
+    SetUp,
+    Undo,
+)
+
+MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+EVERY_CHANGE = (
+    CreateBridge("br0", MAC, 1500, "l2overlay lab"),
+    RemoveBridge("br0", MAC, "l2overlay lab"),
+    SetAlias("br0", "l2overlay lab"),
+    SetMac("tap0", MAC, OTHER_MAC, index=7),
+    KeepMac("br0", MAC),
+    SetMtu("tap0", 1500, 1400),
+    SetUp("tap0", True, False),
+    SetMaster("tap0", "br0", ""),
+    HearAllMulticast("tap0"),
+    SetSysctl("tap0", "ipv6/conf/tap0/disable_ipv6", "1", "0"),
+    AddAddress("br0", "10.0.0.1/24"),
+    RemoveAddress("br0", "10.0.0.1/24"),
+)
+
+
+def test_an_undo_takes_back_in_reverse_order_what_had_a_value_before() -> None:
+    changes = [
+        CreateBridge("br0", MAC, 1500, "l2overlay lab"),
+        SetMtu("tap0", 1500, 1400, index=7),
+        SetUp("tap0", True, None),
+        AddAddress("br0", "10.0.0.1/24"),
+    ]
+    assert Undo.of(changes).changes == (
+        RemoveAddress("br0", "10.0.0.1/24"),
+        SetMtu("tap0", 1400, None, index=7),
+        RemoveBridge("br0", MAC, "l2overlay lab"),
+    )
+
+
+def test_every_undo_survives_its_file() -> None:
+    undo = Undo.of(EVERY_CHANGE)
+    assert len(undo.changes) == 8
+    assert Undo.from_json(undo.to_json()) == undo
+
+
+def test_every_change_says_in_words_which_link_it_means() -> None:
+    assert all(change.link in change.line for change in EVERY_CHANGE)
+    assert len({change.line for change in EVERY_CHANGE}) == len(EVERY_CHANGE)
+
+
+def test_of_two_undos_the_earlier_knows_how_it_was_at_first() -> None:
+    earlier = Undo((SetMtu("br0", 9000, None, index=3), RemoveAddress("br0", "10.0.0.1/24", index=3)))
+    later = Undo((RemoveAddress("br0", "10.0.0.2/24", index=3), SetMtu("br0", 1500, None, index=3)))
+    assert later.after(earlier).changes == (RemoveAddress("br0", "10.0.0.2/24", index=3), *earlier.changes)
+
+
+def test_an_undo_of_a_link_that_was_made_anew_is_kept_beside_the_old_one() -> None:
+    earlier, later = Undo((SetMtu("br0", 9000, None, index=3),)), Undo((SetMtu("br0", 1500, None, index=4),))
+    assert later.after(earlier).changes == later.changes + earlier.changes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"l2overlay.undo/2": []}',
+        '{"l2overlay.undo/1": [{}]}',
+        '{"l2overlay.undo/1": [{"change": "Reboot", "link": "br0", "index": 0}]}',
+        '{"l2overlay.undo/1": [{"change": "SetUp", "link": "br0", "index": 0, "up": "yes", "was": null}]}',
+        '{"l2overlay.undo/1": [{"change": "SetUp", "link": "br0", "index": 0, "up": true}]}',
+        '{"l2overlay.undo/1": [{"change": "SetUp", "link": "br0", "index": 0, "up": true, "was": null, "x": 1}]}',
+        Undo((SetSysctl("br0", "../kernel/x", "1", None),)).to_json(),
+        Undo((SetSysctl("br0", "ipv6/conf/../../kernel/x", "1", None),)).to_json(),
+    ],
+)
+def test_a_file_that_we_did_not_write_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(HostSetupError, match="remove the file") as refusal:
+        Undo.from_json(text)
+    assert "\n" not in str(refusal.value)
