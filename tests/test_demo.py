@@ -7,14 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
+
 from l2overlay.cli import main
 from l2overlay.demo.drawing import drawing
 from l2overlay.demo.lab import child_environment, existing_namespaces
-from l2overlay.demo.note import NOTES
 
 GUESTS = ("g1", "g2", "g3")
 
@@ -24,6 +26,14 @@ def run_verb(*argv: str, timeout: float = 120.0) -> subprocess.CompletedProcess[
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, env=child_environment(), check=False
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("notes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("L2OVERLAY_DEMO_NOTES", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +119,7 @@ def test_a_kept_demo_runs_until_it_is_stopped() -> None:
 
 
 @pytest.mark.host
-def test_a_killed_demo_is_cleared_away_by_stop() -> None:
+def test_a_killed_demo_is_cleared_away_by_stop(notes: Path) -> None:
     command = [sys.executable, "-m", "l2overlay", "demo", "--hosts", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=child_environment()) as process:
         assert process.stdout is not None
@@ -119,7 +129,7 @@ def test_a_killed_demo_is_cleared_away_by_stop() -> None:
     assert any(name.startswith(f"l2o-{process.pid}-") for name in existing_namespaces())
     assert f"stopped: l2o-{process.pid}-1" in run_verb("--stop").stdout
     assert not any(name.startswith(f"l2o-{process.pid}-") for name in existing_namespaces())
-    assert not list(NOTES.glob(f"l2o-{process.pid}-*"))
+    assert not list(notes.glob(f"l2o-{process.pid}-*"))
 
 
 @pytest.mark.host

@@ -27,6 +27,9 @@ from l2overlay.demo.drawing import drawing
 from l2overlay.demo.note import stop_noted
 from l2overlay.errors import ExitCode, L2OverlayError
 
+SHOWN_GUESTS = 8
+"""Of more guests, a table shows the first; JSON has all of them."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`--hosts`, `--keep`, `--stop`, `--json`."""
@@ -132,8 +135,8 @@ def pinged_total(step: Pinged) -> str:
 
 def pinged_lines(step: Pinged) -> Iterator[str]:
     guests = sorted({a for a, _, _ in step.results}, key=lambda label: int(label[1:]))
-    yield "average round trip in ms, IPv4/IPv6" + ("" if len(guests) <= 8 else " (of 8 guests)")
-    shown = guests[:8]
+    shown = guests[:SHOWN_GUESTS]
+    yield "average round trip in ms, IPv4/IPv6" + ("" if shown == guests else f" (of {len(shown)} guests)")
     yield "from\\to".ljust(9) + "".join(label.ljust(11) for label in shown).rstrip()
     for a in shown:
         cells = (
@@ -149,10 +152,10 @@ def pinged_cell(step: Pinged, a: str, b: str, family: Any) -> str:
 
 def learned_lines(step: Learned) -> Iterator[str]:
     for label, stations in step.stations.items():
-        places = [
-            f"{s['guest']} {'at ' + s['peer'] if s['peer'] else 'here'}" for s in stations if s["guest"]
-        ]
-        yield f"{label}: {', '.join(sorted(places))}"
+        known = sorted((s for s in stations if s["guest"]), key=lambda s: int(s["guest"][1:]))
+        places = [f"{s['guest']} {'at ' + s['peer'] if s['peer'] else 'here'}" for s in known[:SHOWN_GUESTS]]
+        more = [f"and {len(known) - SHOWN_GUESTS} more"] if len(known) > SHOWN_GUESTS else []
+        yield f"{label}: {', '.join(places + more)}"
 
 
 def overheard_lines(step: Overheard) -> Iterator[str]:

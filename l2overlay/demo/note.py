@@ -14,7 +14,8 @@ from pathlib import Path
 from l2overlay.demo.lab import Lab
 from l2overlay.demo.namespace import Namespace, end_known_processes, existing_namespaces, start_time_of
 
-NOTES = Path("/run/l2overlay-demo")
+NOTES = Path(os.environ.get("L2OVERLAY_DEMO_NOTES", "/run/l2overlay-demo"))
+"""The variable is for tests, which are not to stop the demo that somebody keeps running beside them."""
 
 
 class Note:
@@ -34,6 +35,7 @@ class Note:
             "owner": None if self._kept else (os.getpid(), start_time_of(os.getpid())),
             "processes": [(pid, start_time_of(pid)) for pid in processes],
         }
+        NOTES.mkdir(mode=0o700, exist_ok=True)
         self.path.write_text(json.dumps(content))
 
     def keep(self) -> None:
@@ -53,7 +55,6 @@ class Note:
 @contextlib.contextmanager
 def noted(lab: Lab) -> Iterator[Note]:
     """A note for as long as the block lasts."""
-    NOTES.mkdir(mode=0o700, exist_ok=True)
     note = Note(lab)
     note.write()
     try:
