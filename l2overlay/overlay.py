@@ -182,40 +182,45 @@ class Overlay:
     def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> None:
         """Datagrams from the underlay; never raises for anything in them."""
         for burst in bursts:
-            datagrams = burst.datagrams()
-            self._local.counters.rx_datagrams += len(datagrams)
-            while datagrams:
-                datagrams = self._receive_run(datagrams, burst.address, now)
+            data, size = b"".join(burst.buffers), burst.datagram_size
+            while data:
+                data = self._receive_run(data, size, burst.address, now)
         self._settle(now)
 
-    def _receive_run(self, datagrams: list[bytes], address: Address, now: float) -> list[bytes]:
-        """Take those that belong to the first one's session, or only the first; returns the others."""
-        first = datagrams[0]
-        if not first or first[0] != DATA_TYPE:
-            self._members.receive_untrusted(first, address, now)
-            return datagrams[1:]
-        session = self._local.sessions.get(int.from_bytes(first[4:8], "little"))
+    def _receive_run(self, data: bytes, size: int, address: Address, now: float) -> bytes:
+        """Take those datagrams of a burst that belong to the first one's session, or the first alone; returns the others."""
+        if data[0] != DATA_TYPE:
+            self._local.counters.rx_datagrams += 1
+            self._members.receive_untrusted(data[:size], address, now)
+            return data[size:]
+        session = self._local.sessions.get(int.from_bytes(data[4:8], "little"))
         if session is None:
-            self._local.counters.drop(DropReason.UNKNOWN_SESSION)
-            return datagrams[1:]
+            return self._refuse(self._local.counters, DropReason.UNKNOWN_SESSION, data, size)
         peer = self._members.peers[session.peer]
         if session.created_time + REJECT_TIME <= now:
-            peer.counters.drop(DropReason.EXPIRED_SESSION)
-            return datagrams[1:]
-        plaintexts, others = session.open_untrusted(datagrams, peer.counters)
-        if others and others[0] is first:
-            # Type and index are right, and still it is not ours: reserved bytes or lane.
-            peer.counters.drop(DropReason.BAD_RESERVED)
-            others = others[1:]
+            return self._refuse(peer.counters, DropReason.EXPIRED_SESSION, data, size)
+        plaintexts, strangers = session.open_untrusted(data, size, peer.counters)
+        peer.counters.rx_datagrams += -(-len(data) // size) - len(strangers)
         if plaintexts:
             peer.authenticated(session, address, now)
             self._receive_plaintexts(peer, plaintexts, address, now)
+        if not strangers:
+            return b""
+        others = b"".join(strangers)
+        if strangers[0] == data[:size]:
+            # Its index is right, and still it is not of this session: another lane, or reserved bytes.
+            return self._refuse(peer.counters, DropReason.BAD_RESERVED, others, size)
         return others
+
+    @staticmethod
+    def _refuse(counters: Counters, reason: DropReason, data: bytes, size: int) -> bytes:
+        """Drop the first datagram; returns the others."""
+        counters.rx_datagrams += 1
+        counters.drop(reason)
+        return data[size:]
 
     def _receive_plaintexts(self, peer: Peer, plaintexts: list[bytes], address: Address, now: float) -> None:
         received = peer.inbox.receive_untrusted(plaintexts, now)
-        peer.counters.rx_datagrams += len(plaintexts)
-        self._local.counters.rx_datagrams -= len(plaintexts)
         if received.frames:
             peer.received_frames(now)
             self._accept_frames(peer, received.frames, now)

@@ -55,24 +55,29 @@ class Received:
 
 @dataclass(slots=True)
 class _Run:
-    """Slices of one super-frame, payload bytes `start` to `end`."""
+    """Slices of one super-frame, payload bytes `start` to `end`.
+
+    The other fields say how the next plaintext looks when it holds one slice just like the last one did: `head` is the
+    record's kind, flags and length, its data begin at `data_at` and are `slice_len` long, and a slice of that length may
+    begin at `last_start` at the latest (negative: nothing is expected).
+    """
 
     key: bytes
     template: Template
     start: int
     end: int
     pieces: list[bytes | memoryview]
-    head: bytes
-    """Kind, flags and length of its first slice's record."""
-    data_at: int
-    slice_len: int
-    last_start: int
-    """Where in the payload the last slice as long as the first may begin; negative when the first did not fill its own
-    plaintext, so that its length says nothing of the next one's."""
+    head: bytes = b""
+    data_at: int = 0
+    slice_len: int = 0
+    last_start: int = -1
 
-    def expected(self) -> bytes:
-        """How a plaintext begins that continues the run with a slice as long as its first."""
-        return self.head + self.end.to_bytes(2, "little") + self.key
+    def expect_more_like(self, plaintext: bytes, data_at: int) -> None:
+        """`plaintext` is filled by one slice of this run."""
+        self.head = plaintext[:RECORD_LEN]
+        self.data_at = data_at
+        self.slice_len = len(plaintext) - data_at
+        self.last_start = self.template.total - self.slice_len
 
 
 @dataclass(slots=True)
@@ -100,16 +105,14 @@ class Inbox:
     def receive_untrusted(self, plaintexts: list[bytes], now: float) -> Received:
         """Everything in these plaintexts, which came in this order at one instant."""
         received = Received()
-        for plaintext in plaintexts:
-            run = self._run
-            # Nearly every datagram of a bulk transfer: one slice that fills it, and goes on where the last one ended.
-            # 0.4 us, where the general way takes 1.3.
-            if run is not None and run.end <= run.last_start and plaintext.startswith(run.expected()):
-                data = memoryview(plaintext)[run.data_at :]
-                if len(data) == run.slice_len:
-                    run.pieces.append(data)
-                    run.end += run.slice_len
-                    continue
+        at, count = 0, len(plaintexts)
+        while at < count:
+            if self._run is not None:
+                at = self._continue_run(self._run, plaintexts, at)
+                if at == count:
+                    break
+            plaintext = plaintexts[at]
+            at += 1
             try:
                 self._unpack_untrusted(plaintext, received, now)
             except DatagramError:
@@ -118,6 +121,32 @@ class Inbox:
                 self._counters.drop(DropReason.BAD_SLICE)
         self._end_run(received)
         return received
+
+    @staticmethod
+    def _continue_run(run: _Run, plaintexts: list[bytes], at: int) -> int:
+        """Join plaintexts that hold one slice each, as long as the run's first, that go on where the last one ended.
+
+        Nearly every datagram of a bulk transfer: 0.4 us here, 1.3 in the general way. Returns the index of the first other.
+        """
+        head, key, data_at, step, last, end = (
+            run.head,
+            run.key,
+            run.data_at,
+            run.slice_len,
+            run.last_start,
+            run.end,
+        )
+        whole_len, add = data_at + step, run.pieces.append
+        for plaintext in plaintexts[at:]:
+            if end > last or not plaintext.startswith(head + end.to_bytes(2, "little") + key):
+                break
+            if len(plaintext) != whole_len:
+                break
+            add(memoryview(plaintext)[data_at:])
+            end += step
+            at += 1
+        run.end = end
+        return at
 
     def expire(self, now: float) -> float | None:
         """Forget frames whose fragments did not come in time. Returns when the next one is due."""
@@ -169,6 +198,8 @@ class Inbox:
                     _check_units(run.template, offset, end - data)
                     run.pieces.append(memoryview(plaintext)[data:end])
                     run.end = offset + end - data
+                    if body == RECORD_LEN and end == len(plaintext):
+                        run.expect_more_like(plaintext, data)
                     return
                 if offset < run.end and offset + end - data > run.start:
                     raise FrameError("a slice that overlaps the one before it")
@@ -259,18 +290,10 @@ def _start_run(plaintext: bytes, body: int, end: int) -> _Run:
     if not data < end <= data + template.total - offset:
         raise FrameError("a slice without data, or past the end of its super-frame")
     _check_units(template, offset, end - data)
-    fills = body == RECORD_LEN and end == len(plaintext)
-    return _Run(
-        key,
-        template,
-        offset,
-        offset + end - data,
-        [memoryview(plaintext)[data:end]],
-        head=plaintext[:RECORD_LEN],
-        data_at=data,
-        slice_len=end - data,
-        last_start=template.total - (end - data) if fills else -1,
-    )
+    run = _Run(key, template, offset, offset + end - data, [memoryview(plaintext)[data:end]])
+    if body == RECORD_LEN and end == len(plaintext):
+        run.expect_more_like(plaintext, data)
+    return run
 
 
 def _check_units(template: Template, offset: int, length: int) -> None:

@@ -3,6 +3,10 @@
 Sealing gives every datagram the next counter; opening checks in this order: length, prefix (type, lane, receiver),
 counter limit, replay window, AEAD, and commits to the window last. Nothing of ours changes before a tag verifies.
 A key has one writer: a `Session` is never shared between threads or processes.
+
+The nonce is bytes 4 to 15 of the header: the receiver's index, which is fixed for the key, and the counter, which never
+repeats. There is no associated data: the first eight bytes must equal what the session expects, the other eight are in
+the nonce, so no bit of a header can change unnoticed.
 """
 
 from collections.abc import Sequence
@@ -15,22 +19,21 @@ from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import Suite
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.replay import WINDOW_MASK, ReplayWindow
-from l2overlay.dataplane.wire import COUNTER_LIMIT, DATA_HEADER_LEN, DATA_OVERHEAD, DATA_TYPE
+from l2overlay.dataplane.wire import COUNTER_LIMIT, DATA_HEADER_LEN, DATA_TYPE, TAG_LEN
 from l2overlay.seams import Burst
 
 _PREFIX = Struct("<BBHI")
-_NONCE = {Suite.AESGCM: Struct(">4xQ"), Suite.CHACHAPOLY: Struct("<4xQ")}  # Noise rev 34, section 12
+_COUNTER = Struct("<Q")
 
 
 class Session:
     """Keys of one handshake. `remote_index` names it to the peer, `local_index` to us."""
 
     __slots__ = (
+        "_decrypt",
+        "_encrypt",
         "_newest",
-        "_nonce",
-        "_receive_cipher",
         "_receive_prefix",
-        "_send_cipher",
         "_send_prefix",
         "address",
         "created_time",
@@ -65,9 +68,8 @@ class Session:
         self.send_counter = 0
         self.window = ReplayWindow()
         self._newest = self.window.newest
-        self._nonce = _NONCE[suite]
-        self._send_cipher = aead(send_key)
-        self._receive_cipher = aead(receive_key)
+        self._encrypt = aead(send_key).encrypt
+        self._decrypt = aead(receive_key).decrypt
         self._send_prefix = _PREFIX.pack(DATA_TYPE, 0, 0, remote_index)
         self._receive_prefix = _PREFIX.pack(DATA_TYPE, 0, 0, local_index)
 
@@ -77,43 +79,45 @@ class Session:
         self.send_counter = first + len(plaintexts)
         if self.send_counter > COUNTER_LIMIT:
             raise OverflowError("the session's counter is used up; the rekey timer must come first")
-        encrypt, nonce, prefix = self._send_cipher.encrypt, self._nonce.pack, self._send_prefix
+        encrypt, prefix = self._encrypt, self._send_prefix
         sealed: list[bytes] = []
         for counter, plaintext in enumerate(plaintexts, first):
             header = prefix + counter.to_bytes(8, "little")
-            sealed += (header, encrypt(nonce(counter), plaintext, header))
+            sealed += (header, encrypt(header[4:], plaintext, None))
         return sealed
 
     def open_untrusted(
-        self, datagrams: Sequence[bytes], counters: Counters
+        self, data: bytes, datagram_size: int, counters: Counters
     ) -> tuple[list[bytes], list[bytes]]:
-        """The plaintexts of those that are ours, fresh and genuine; and, apart, the datagrams that are not of this session.
+        """Open a burst: datagrams of `datagram_size` bytes one after the other, the last may be shorter.
 
-        What fails is counted in `counters`; nothing is raised.
+        Returns the plaintexts of those that are ours, fresh and genuine; and, apart, the datagrams that are not of this
+        session. What fails is counted in `counters`; nothing is raised.
         """
-        decrypt, nonce, prefix, newest = (
-            self._receive_cipher.decrypt,
-            self._nonce.pack,
+        decrypt, prefix, newest, read_counter = (
+            self._decrypt,
             self._receive_prefix,
             self._newest,
+            _COUNTER.unpack_from,
         )
         plaintexts: list[bytes] = []
         strangers: list[bytes] = []
-        for datagram in datagrams:
-            header = datagram[:DATA_HEADER_LEN]
-            if header[:8] != prefix:
-                strangers.append(datagram)
+        view = memoryview(data)
+        for at in range(0, len(data), datagram_size):
+            if not data.startswith(prefix, at):
+                strangers.append(data[at : at + datagram_size])
                 continue
-            if len(datagram) < DATA_OVERHEAD:
+            sealed = view[at + DATA_HEADER_LEN : at + datagram_size]
+            if len(sealed) < TAG_LEN:
                 counters.drop(DropReason.BAD_LENGTH)
                 continue
-            counter = int.from_bytes(header[8:], "little")
+            (counter,) = read_counter(data, at + 8)
             slot = counter & WINDOW_MASK
             if counter <= newest[slot] or counter >= COUNTER_LIMIT:
                 counters.drop(DropReason.REPLAYED)
                 continue
             try:
-                plaintexts.append(decrypt(nonce(counter), datagram[DATA_HEADER_LEN:], header))
+                plaintexts.append(decrypt(data[at + 4 : at + DATA_HEADER_LEN], sealed, None))
             except InvalidTag:
                 counters.drop(DropReason.BAD_TAG)
                 continue
@@ -121,17 +125,17 @@ class Session:
         return plaintexts, strangers
 
 
-def to_bursts(address: Address, sealed: Sequence[bytes]) -> list[Burst]:
+def to_bursts(address: Address, sealed: list[bytes]) -> list[Burst]:
     """Sealed datagrams (header, ciphertext, ...) as bursts: in each all are equally long but the last, as UDP GSO wants."""
+    sizes = [DATA_HEADER_LEN + len(ciphertext) for ciphertext in sealed[1::2]]
     bursts: list[Burst] = []
-    size = 0
-    for i in range(0, len(sealed), 2):
-        length = DATA_HEADER_LEN + len(sealed[i + 1])
-        if size and length <= size:
-            bursts[-1].buffers += sealed[i : i + 2]
-            if length < size:
-                size = 0
-        else:
-            size = length
-            bursts.append(Burst(address, size, list(sealed[i : i + 2])))
+    start, count = 0, len(sizes)
+    while start < count:
+        size, end = sizes[start], start + 1
+        while end < count and sizes[end] == size:
+            end += 1
+        if end < count and sizes[end] < size:
+            end += 1
+        bursts.append(Burst(address, size, sealed[2 * start : 2 * end]))
+        start = end
     return bursts
