@@ -100,6 +100,7 @@ class Journal:
         self._recent: deque[EventData] = deque(maxlen=RECENT_EVENTS)
         self._followers: set[trio.MemorySendChannel[EventData]] = set()
         self._allowances: dict[str, _Allowance] = {}
+        self._told_attempts: dict[PeerKey, int] = {}
 
     @property
     def lines_lost(self) -> int:
@@ -118,7 +119,7 @@ class Journal:
 
     def tell_event(self, event: Event) -> None:
         """An event of the overlay. Nothing is formatted for one that is held back."""
-        if isinstance(event, PeerUnanswered) and not _worth_telling(event.attempts):
+        if isinstance(event, PeerUnanswered) and not self._is_worth_telling(event):
             return
         kind = _KINDS[type(event)]
         allowance = self._allowance(kind)
@@ -135,6 +136,14 @@ class Journal:
         send, receive = trio.open_memory_channel[EventData](FOLLOWER_BACKLOG)
         self._followers.add(send)
         return receive
+
+    def _is_worth_telling(self, event: PeerUnanswered) -> bool:
+        """Each time the attempts have doubled: a peer that is off for a night leaves a dozen lines, not thousands."""
+        last = self._told_attempts.get(event.peer, 0)
+        if last <= event.attempts < 2 * last:
+            return False
+        self._told_attempts[event.peer] = event.attempts
+        return True
 
     def _allowance(self, kind: str) -> _Allowance | None:
         now = self._clock()
@@ -176,11 +185,6 @@ class Journal:
                 return {"name": self._peer_name(PeerKey(value)), "public_key": format_key(value)}
             case _:
                 return value
-
-
-def _worth_telling(attempts: int) -> bool:
-    """3, 6, 12, 24 ...: a peer that is off for a night leaves a dozen lines, not thousands."""
-    return attempts >= 3 and attempts % 3 == 0 and (attempts // 3).bit_count() == 1
 
 
 _KINDS: dict[type, str] = {

@@ -1,6 +1,7 @@
 """The run directory of a node: who holds it, and the files in it.
 
-    DIR/lock          locked (F_OFD_SETLK, fcntl(2)) by the running node, its pid inside; free when the process is gone
+    DIR/lock          locked (F_OFD_SETLK, fcntl(2)) by the running node, free when the process is gone; in it the pid, then
+                      the directories that were made for it, one a line, so that whoever comes after SIGKILL removes them
     DIR/control.sock  the control socket, 0660
     DIR/state.json    what was changed on the host and how to undo it; written before the first change
     DIR/stamp         the highest INIT stamp that can have been used
@@ -17,7 +18,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,20 @@ class RunDir:
             os.close(fd)
 
     def remove_files(self) -> None:
-        """After a killed node; the directory too when nothing else is in it."""
+        """After a killed node; the directories too that it made, when nothing else is in them."""
+        made = self.made_directories()
         for path in (self.socket, self.state, self.stamp, self.lock):
             with contextlib.suppress(OSError):
                 path.unlink()
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        _remove_directories(made)
+
+    def made_directories(self) -> list[Path]:
+        """What the last node of this directory made to have it, innermost first."""
+        try:
+            noted = {Path(line) for line in self.lock.read_text().splitlines()[1:]}
+        except (OSError, ValueError):
+            return []
+        return [path for path in (self.path, *self.path.parents) if path in noted]
 
     def wait_released(self, timeout: float) -> bool:
         """Wait for the node that runs here to end."""
@@ -112,6 +121,8 @@ class Hold:
         self._claim: socket.socket | None = None
         try:
             self._lock = _lock_or_explain(run_dir)
+            self._made = list(dict.fromkeys([*self._made, *run_dir.made_directories()]))
+            self._write_lock()
             self._claim = _claim_segment(segment)
         except BaseException:
             self._let_go()
@@ -126,6 +137,11 @@ class Hold:
                 path.unlink()
         self._let_go()
 
+    def _write_lock(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without what is in it
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, "\n".join(map(str, [os.getpid(), *self._made, ""])).encode(), 0)
+
     def _let_go(self) -> None:
         if self._claim is not None:
             self._claim.close()
@@ -135,9 +151,7 @@ class Hold:
                 self.run_dir.lock.unlink()
             os.close(self._lock)
             self._lock = -1
-        for path in self._made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        _remove_directories(self._made)
 
 
 class StampFile:
@@ -217,6 +231,12 @@ def _make_directories(path: Path) -> list[Path]:
     return made
 
 
+def _remove_directories(innermost_first: Iterable[Path]) -> None:
+    for path in innermost_first:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
 def _lock_or_explain(run_dir: RunDir) -> int:
     while True:
         try:
@@ -239,9 +259,6 @@ def _lock_or_explain(run_dir: RunDir) -> int:
         if _still_linked(run_dir.lock, fd):
             break
         os.close(fd)  # its last holder removed it between our open and our lock
-    os.ftruncate(fd, 0)
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without the pid in it
-        os.write(fd, f"{os.getpid()}\n".encode())
     return fd
 
 
@@ -261,7 +278,7 @@ def _still_linked(path: Path, fd: int) -> bool:
 
 def _pid_in(fd: int) -> int:
     try:
-        return int(os.pread(fd, 20, 0))
+        return int(os.pread(fd, 4096, 0).split(b"\n")[0])
     except (OSError, ValueError):
         return 0
 
