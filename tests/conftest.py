@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from l2overlay.demo.lab import Lab, LabError, Namespace, existing_namespaces
 
 HOST_PROGRAMS = ("ip", "bridge", "ping", "tcpdump")

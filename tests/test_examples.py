@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from l2overlay.config import load_config
 from l2overlay.demo.lab import child_environment
 

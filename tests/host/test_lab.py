@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
+
 from l2overlay.demo.lab import Lab, LabError, differences, existing_namespaces
 
 OpenLab = Callable[..., Lab]
