@@ -6,6 +6,7 @@ whatever else the machine does hits all alike. A contestant that is not here or 
 
 import argparse
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import os
@@ -37,6 +38,7 @@ from .report import (
     show,
 )
 from .topology import UNDERLAYS
+from .traffic import SENDERS
 
 FLOODED_PEERS = 100
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -93,6 +95,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--svg", type=Path, help="where to draw the chart (default: docs/benchmark.svg of a full run)"
     )
+    parser.add_argument("--sender", choices=sorted(SENDERS), default="packet", help="of single frames")
     parser.add_argument(
         "--no-install", action="store_true", help="leave out contestants that are not installed"
     )
@@ -154,7 +157,7 @@ def run_one(
     turn: str,
 ) -> None:
     """One contestant on one underlay once; what it said when it failed."""
-    timing = QUICK if arguments.quick else Timing()
+    timing = dataclasses.replace(QUICK if arguments.quick else Timing(), sender=arguments.sender)
     name, started = contestant.name, time.monotonic()
     found: dict[str, float] = {}
     try:
@@ -205,6 +208,7 @@ def describe(
         "versions": versions,
         "settings": {contestant.name: contestant.settings for contestant in contestants},
         "quick": arguments.quick,
+        "sender": arguments.sender,
         "repeats": arguments.repeat,
         "elapsed": round(elapsed, 1),
         "left_out": skipped,

@@ -28,6 +28,9 @@ BATCH = 64
 """Frames that one sendmmsg takes at most."""
 DISCARD_PORT = 9
 FCS_LEN = 4
+HEADERS_LEN = 42
+"""Ethernet, IPv4, UDP."""
+SEND_BUFFER = 4 << 20
 PING_INTERVAL = 0.005
 PR_SET_TIMERSLACK = 29
 SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
@@ -98,24 +101,16 @@ class Sent:
 
 
 class FrameSender:
-    """One frame, over and over, from guest a's link at a given rate."""
+    """One frame, over and over, from guest a at a given rate, through whatever socket takes it."""
 
-    def __init__(self, guest: Namespace, frame: bytes) -> None:
-        self._socket = inside(guest, self._open)
+    def __init__(self, out: socket.socket, frame: bytes) -> None:
+        self._socket = out
         self._frame = ctypes.create_string_buffer(frame, len(frame))
         self._iovec = _Iovec(ctypes.cast(self._frame, ctypes.c_void_p), len(frame))
         self._messages = (_Mmsghdr * BATCH)()
         for message in self._messages:
             message.hdr.iov = ctypes.pointer(self._iovec)
             message.hdr.iovlen = 1
-
-    @staticmethod
-    def _open() -> socket.socket:
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        sock.bind(("eth0", 0))
-        sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-        return sock
 
     def close(self) -> None:
         self._socket.close()
@@ -141,6 +136,34 @@ class FrameSender:
         if ctypes.get_errno() in (errno.EAGAIN, errno.ENOBUFS):
             return 0
         raise OSError(ctypes.get_errno(), "sendmmsg")
+
+
+def packet_sender(guest: Namespace, frame_size: int) -> FrameSender:
+    """Whole frames put on the guest's link: the least that a frame can cost its sender."""
+    return FrameSender(inside(guest, _open_packet_socket), udp_frame(frame_size))
+
+
+def _open_packet_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    sock.bind(("eth0", 0))
+    sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    return sock
+
+
+def udp_sender(guest: Namespace, frame_size: int) -> FrameSender:
+    """UDP through the guest's own stack, as a program in it sends."""
+    return FrameSender(inside(guest, _open_udp_socket), udp_frame(frame_size)[HEADERS_LEN:])
+
+
+def _open_udp_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    sock.connect((GUEST_ADDRESS[1], DISCARD_PORT))
+    return sock
+
+
+SENDERS = {"packet": packet_sender, "udp": udp_sender}
 
 
 class FrameCounter:
