@@ -47,11 +47,11 @@ def run_node(options: Options) -> None:
     config, private_key, key = _read_files(options, progress)
     segment = config.segment.name
     run_dir = RunDir(options.run_dir.absolute()) if options.run_dir else default_run_dir(segment)
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-    hold = Hold(run_dir, segment)
     around = _surroundings(options, config, key, run_dir, writer, progress)
     node = Node(config, private_key, key, around)
     calm_garbage_collector()
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    hold = Hold(run_dir, segment)
     try:
         trio.run(node.run)
     finally:
@@ -60,7 +60,8 @@ def run_node(options: Options) -> None:
 
 def calm_garbage_collector() -> None:
     """The path makes no reference cycles, but ten thousands of short-lived lists and views a second, and each 700 of them
-    ask for a collection: 10 % of the time at full TCP load (py-spy). What is loaded by now stays, and is not looked at again."""
+    ask for a collection: 10 % of the time at full TCP load (py-spy). What is loaded by now stays, and is not looked at
+    again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
