@@ -8,6 +8,7 @@ Only the thread changes namespace, so files below /sys still show the host's: th
 import contextlib
 import ctypes
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,6 +41,13 @@ def namespaces() -> Iterator[Callable[[], Namespace]]:
 
     with ExitStack() as stack:
         yield make
+
+
+def wait_for_carrier(namespace: Namespace) -> None:
+    """Until every link that is up has told its carrier on, up to a second later: before that it drops what it is to send."""
+    deadline = time.monotonic() + 5
+    while "NO-CARRIER" in namespace.run(["ip", "link"]).stdout:
+        assert time.monotonic() < deadline, f"no carrier in {namespace}"
 
 
 @contextlib.contextmanager

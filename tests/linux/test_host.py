@@ -53,7 +53,7 @@ from l2overlay.linux.host import (
 )
 from l2overlay.linux.tap import LinuxTap
 
-from .conftest import inside
+from .conftest import inside, wait_for_carrier
 
 MACS = derive_macs(bytes(range(32)))
 SPEC = HostSpec("lab", "tap-lab", "br-lab", 1500, MACS.tap, MACS.bridge)
@@ -259,10 +259,8 @@ class Machine:
         return dict(found)
 
     def snapshot(self) -> Snapshot:
-        """Once every link that is up says so: the kernel takes up to a second to tell a carrier on."""
-        deadline = time.monotonic() + 3
-        while "NO-CARRIER" in self.namespace.run(["ip", "link"]).stdout and time.monotonic() < deadline:
-            pass
+        """Links, addresses, routes and sysctls, once they have settled."""
+        wait_for_carrier(self.namespace)
         return take_snapshot(self.namespace)
 
     def differences(self, before: Snapshot) -> list[str]:
@@ -371,6 +369,14 @@ def test_an_undo_passes_over_what_is_gone_and_over_what_is_not_ours_any_more(mac
         assert undo(steps) == []
 
 
+def test_an_undo_leaves_a_link_alone_that_took_the_name_of_ours(machine: Machine) -> None:
+    machine.namespace.ip("link add br-lab type bridge", "addr add 10.1.0.1/24 dev br-lab")
+    with inside(machine.namespace):
+        index = socket.if_nametoindex("br-lab")
+        assert undo(Undo((RemoveAddress("br-lab", "10.1.0.1/24", index=index + 1),))) == []
+        assert undo(Undo((RemoveAddress("br-lab", "10.1.0.1/24", index=index),))) != []
+
+
 def test_an_undo_that_cannot_be_done_is_told_after_all_others_were(machine: Machine) -> None:
     with inside(machine.namespace):
         machine.namespace.ip("link add br-lab type bridge", "addr add 10.1.0.1/24 dev br-lab")
@@ -459,6 +465,7 @@ def test_neighbour_discovery_reaches_the_tap_although_a_guest_is_a_querier(
             "link add port0 type veth peer name guest0", "link set guest0 addrgenmode none up"
         )
         machine.namespace.ip("link set port0 master br-lab up")
+        wait_for_carrier(machine.namespace)
         packets = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         packets.bind(("guest0", 0))
         packets.send(MLD_QUERY)

@@ -109,6 +109,15 @@ def test_what_the_kernel_repeats_is_told_once(watched: Watched) -> None:
     assert not [c for c in changes if c.kind in (ChangeKind.LINK_UP, ChangeKind.LINK_DOWN)]
 
 
+def test_a_local_route_which_every_address_brings_along_is_not_told(watched: Watched) -> None:
+    changes = watched.changes_after(
+        "route add local 192.0.2.0/24 dev under0",
+        "link del br0",
+        until=LinkChange(ChangeKind.LINK_GONE, "br0"),
+    )
+    assert LinkChange(ChangeKind.ROUTE_CHANGED, "under0") not in changes
+
+
 def test_many_route_changes_of_one_link_are_told_as_one(watched: Watched) -> None:
     lines = [f"route add 192.0.2.{n}/32 dev under0" for n in range(100)]
     watched.host.ip(*lines)

@@ -27,7 +27,7 @@ from l2overlay.linux.udp import (
 )
 from l2overlay.seams import Burst
 
-from .conftest import inside
+from .conftest import inside, wait_for_carrier
 
 MACS = {1: "02:00:00:00:00:01", 2: "02:00:00:00:00:02"}
 PEER4, PEER6 = "10.0.0.2", "fd00::2"
@@ -58,6 +58,8 @@ def hosts(namespace: Callable[[], Namespace]) -> Iterator[Hosts]:
             *(f"addr add {net}{number}/{prefix_len} dev eth0" for net, prefix_len in networks.items()),
             *(f"neigh add {net}{other} lladdr {MACS[other]} dev eth0" for net in networks),
         )
+    wait_for_carrier(a)
+    wait_for_carrier(b)
     with ExitStack() as stack:
         yield Hosts(a, b, stack)
 
@@ -227,6 +229,21 @@ def test_a_kernel_that_refuses_gso_gets_the_datagrams_one_by_one_and_is_not_aske
     assert datagrams_of(receive(receiver, 10)) == sent
     assert sender.send_bursts([Burst(Address(PEER4, receiver.port), 1000, list(sent))]) == (1, {})
     assert datagrams_of(receive(receiver, 10)) == sent
+
+
+def test_an_older_kernel_that_calls_too_long_invalid_keeps_gso(hosts: Hosts) -> None:
+    class Linux5(socket.socket):
+        def sendmsg(self, buffers: Any, ancillary: Any = (), *rest: Any) -> int:
+            if ancillary:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return super().sendmsg(buffers, ancillary, *rest)
+
+    with inside(hosts.a), Linux5(socket.AF_INET6, socket.SOCK_DGRAM) as kernel:
+        sender, receiver = LinuxUdp(kernel), hosts.open(hosts.b)
+        burst = Burst(Address(PEER4, receiver.port), 1473, numbered(10, 1473, last=50))
+        assert sender.send_bursts([burst]) == (1, {DropReason.SEND_TOO_LONG: 9})
+        assert sender.gso
+        assert len(receive(receiver, 1)) == 1
 
 
 @pytest.mark.parametrize("gso", [True, False])
