@@ -1,0 +1,148 @@
+"""What must hold in every run, whatever the network does (the last paragraph of the list of faults).
+
+- No frame is delivered twice to one node, altered, or where its sender is; on a network that keeps order, each flow does.
+- Frames in = frames out + the sum of named drops, at every single call.
+- No plaintext of a frame is on the wire.
+- No nonce is used twice under one key: the counters that a node sends to one receiver index only grow.
+- No session is used that is older than 180 s, or that no handshake has made.
+
+All of it is seen from outside: from the TAPs, the wire and the counters. A violation names the seed and the moment.
+"""
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import NoReturn
+
+from l2overlay.counters import DropReason
+from l2overlay.overlay import Overlay
+
+from .frames import CANARY, number_of
+
+RESP_TYPE, DATA_TYPE = 2, 4
+_RESP_INDICES = Struct("<4xII")  # sender, receiver
+_DATA_HEAD = Struct("<4xIQ")  # receiver, counter
+SESSION_LIFE = 180.0
+
+OUTGOING_DROPS = (DropReason.NO_PEER, DropReason.PEER_DOWN, DropReason.QUEUE_FULL, DropReason.QUEUE_TIMEOUT)
+"""Only frames from the TAP can end so; the other reasons for them are counted for frames from peers, too."""
+FIRST_LOOK_DROPS = (
+    DropReason.RUNT_FRAME,
+    DropReason.GIANT_FRAME,
+    DropReason.BAD_OFFLOAD_HEADER,
+    DropReason.RESERVED_ADDRESS,
+    DropReason.GROUP_SOURCE,
+    DropReason.LOCAL_DESTINATION,
+    DropReason.SPOOFED_STATION,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A frame that a station sent."""
+
+    frame: bytes
+    node: str
+    time: float
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Where the frames of one node's TAP have gone so far."""
+
+    settled: int = 0
+    """Sent to a peer, waiting for one, or dropped for want of one."""
+    refused: int = 0
+    """Dropped at the first look."""
+    received: int = 0
+    """From peers to the TAP."""
+
+    @classmethod
+    def of(cls, overlay: Overlay, now: float) -> "Ledger":
+        counters = overlay.total_counters()
+        drops = counters.drops
+        waiting = sum(peer.queued_frames for peer in overlay.peers(now))
+        settled = counters.tx_frames + waiting + sum(drops.get(reason, 0) for reason in OUTGOING_DROPS)
+        refused = sum(drops.get(reason, 0) for reason in FIRST_LOOK_DROPS)
+        return cls(settled, refused, counters.rx_frames)
+
+
+class Watch:
+    """Sees every frame at a TAP and every datagram on the wire, and raises AssertionError at the first violation."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.now = 0.0
+        self.sent: dict[int, Sent] = {}
+        self.keeps_order = True
+        self.delay_allowance = 1.0
+        self._arrived: set[tuple[str, int]] = set()
+        self._newest: dict[tuple[str, str, bytes], int] = {}
+        self._counters: dict[tuple[str, int, int], int] = {}
+        self._births: dict[int, float] = {}
+
+    def fail(self, what: str) -> NoReturn:
+        """Say what is wrong, and how to see it again."""
+        raise AssertionError(f"seed {self.seed}, at {self.now:.3f} s: {what}")
+
+    def require(self, condition: object, what: str) -> None:
+        """Fail unless `condition`."""
+        if not condition:
+            self.fail(what)
+
+    def frame_sent(self, number: int, frame: bytes, node: str) -> None:
+        """A station gives `frame` to the TAP of `node`."""
+        self.sent[number] = Sent(frame, node, self.now)
+
+    def frame_delivered(self, frame: bytes, node: str) -> int | None:
+        """The TAP of `node` gives `frame` to its stations. Returns the frame's number."""
+        number = number_of(frame)
+        if number is None:
+            return None
+        sent = self.sent.get(number)
+        if sent is None or sent.frame != frame:
+            self.fail(f"{node} got frame {number} altered, or nobody sent it: {frame[:64].hex()}")
+        self.require(sent.node != node, f"{node} got its own frame {number} back")
+        self.require((node, number) not in self._arrived, f"{node} got frame {number} twice")
+        self._arrived.add((node, number))
+        flow = (sent.node, node, frame[:18])
+        if self.keeps_order:
+            newest = self._newest.get(flow, -1)
+            self.require(number > newest, f"{node} got frame {number} of a flow after frame {newest}")
+        self._newest[flow] = number
+        return number
+
+    def datagram_sent(self, datagram: bytes, node: str, incarnation: int) -> None:
+        """`node`, in its `incarnation`th run, hands `datagram` to the underlay."""
+        self.require(CANARY not in datagram, f"{node} sent plaintext: {datagram[:64].hex()}")
+        if datagram[0] == RESP_TYPE:
+            for index in _RESP_INDICES.unpack_from(datagram):
+                self._births[index] = self.now
+        elif datagram[0] == DATA_TYPE:
+            self._check_data(datagram, node, incarnation)
+
+    def _check_data(self, datagram: bytes, node: str, incarnation: int) -> None:
+        index, counter = _DATA_HEAD.unpack_from(datagram)
+        last = self._counters.get((node, incarnation, index), -1)
+        self.require(counter > last, f"{node} used counter {counter} of session {index:08x} after {last}")
+        self._counters[node, incarnation, index] = counter
+        birth = self._births.get(index)
+        if birth is None:
+            self.fail(f"{node} sent DATA to index {index:08x}, which no handshake made")
+        age = self.now - birth
+        self.require(age < SESSION_LIFE + self.delay_allowance, f"{node} used a session {age:.1f} s old")
+
+    def call_done(
+        self, node: str, before: Ledger, after: Ledger, *, frames_in: int, up: int, frames_out: int
+    ) -> None:
+        """A call to the overlay of `node` was given `frames_in` frames while `up` peers were up."""
+        settled = after.settled - before.settled
+        if frames_in:
+            settled += after.refused - before.refused
+        self.require(
+            frames_in <= settled <= frames_in * max(1, up),
+            f"{node} was given {frames_in} frames and accounts for {settled}, with {up} peers up",
+        )
+        received = after.received - before.received
+        self.require(
+            received == frames_out, f"{node} counted {received} frames in, and delivered {frames_out}"
+        )
