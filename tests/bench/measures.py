@@ -48,10 +48,10 @@ TCP_PAYLOAD = 1448
 class Timing:
     """Seconds (and requests) for each part of a run."""
 
-    tcp: float = 4
+    tcp: float = 3
     trial: float = 0.4
     pings: int = 400
-    loss: float = 3
+    loss: float = 2
     frame_sizes: tuple[int, ...] = FRAME_SIZES
     loss_fractions: tuple[float, ...] = LOSS_FRACTIONS
     sender: str = "packet"

@@ -222,6 +222,8 @@ def ratios_table(results: Results, underlay: str) -> str:
     names = [n for n in results.values if n != OWN and underlay in results.values[n]]
     rows = [[f"{OWN} / ...", *names]]
     for figure, kind in FIGURES.items():
+        if figure == "steal":
+            continue
         found = [ratio(results, underlay, figure, name) for name in names]
         if any(found):
             rows.append([kind.title, *(f"{f[0]:.2f}x" if f else "-" for f in found)])
@@ -269,9 +271,10 @@ def picture(results: Results, facts: dict[str, Any]) -> str:
     machine = facts["machine"]
     where = f"{machine['cpus']} x {machine['cpu']}, Linux {facts['kernel']}, Python {facts['python']}"
     how = f"TCP {facts['tcp_congestion_control']}, median of {facts['repeats']}; hosts and guests on one machine"
+    versions = [version for version in facts["versions"].values() if version != facts["kernel"]]
     footer = [
         f"{facts['date'][:10]}, {where}, {how}",
-        *textwrap.wrap(", ".join(f"{name}: {version}" for name, version in facts["versions"].items()), 140),
+        *textwrap.wrap(", ".join(dict.fromkeys(versions)), 140),
     ]
     return chart.draw(
         "l2overlay beside other layer-2 tunnels: guests behind bridges, MTU 1500", panels, footer
@@ -298,4 +301,5 @@ def make_panel(results: Results, underlay: str, figure: str) -> chart.Panel:
     ]
     better = "less is better" if kind.lower_is_better else "more is better"
     where = {"offload": "", "plain": ", plain underlay", "lossy": ""}[underlay]
-    return chart.Panel(f"{kind.title}{where} ({kind.unit}; {better})", bars)
+    title = kind.title[0].upper() + kind.title[1:]
+    return chart.Panel(f"{title}{where} ({kind.unit}; {better})", bars)

@@ -7,11 +7,11 @@ logarithmic scale). A trial that fails is tried once more: on a virtual machine 
 from collections.abc import Callable
 
 LOSS_LIMIT = 0.001
-PRECISION = 0.04
+PRECISION = 0.05
 """The search ends when the failing rate is this much above the passing one."""
 STEP = 1.4
 """How far the bracket is pushed out while there is none."""
-MAX_RATES = 14
+MAX_RATES = 12
 
 PassFn = Callable[[float], bool]
 
