@@ -9,7 +9,7 @@ a datagram: `take` ends with whatever is there.
 - A frame too large for a datagram of its own travels as fragments, packed in the same way.
 """
 
-from l2overlay.dataplane.ethernet import PLAIN_VIRTIO, VIRTIO_LEN
+from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, PLAIN_VIRTIO, VIRTIO_LEN
 from l2overlay.dataplane.offload import (
     NEEDS_CHECKSUM,
     VIRTIO,
@@ -91,7 +91,8 @@ class Outbox:
         body = frame[VIRTIO_LEN:]
         if not flags & NEEDS_CHECKSUM:
             self._add_body(0, body)
-        elif csum_start + csum_offset + 2 > len(body):
+        elif csum_start < ETHERNET_HEADER_LEN or csum_start + csum_offset + 2 > len(body):
+            # The receiver would refuse it, and with it all that shares its datagram.
             raise FrameError("the checksum lies outside the frame")
         else:
             self._add_body(RecordFlag.PARTIAL_CHECKSUM, CHECKSUM.pack(csum_start, csum_offset) + body)
@@ -118,17 +119,16 @@ class Outbox:
     def _add_super_frame(self, frame: TapFrame) -> None:
         template_bytes, template = make_template(frame, self._new_id())
         overhead = PART_LEN + len(template_bytes)
-        smallest = min(template.gso_size, template.total) if template.is_udp else 1
-        if overhead + smallest > self.capacity:
+        unit = min(template.gso_size, template.total) if template.is_udp else 1
+        if overhead + unit > self.capacity:
             self._add_unsliceable(frame, template)
             return
         start = VIRTIO_LEN + template.header_len
         at, total = 0, template.total
         while at < total:
-            self._make_room(overhead + (smallest if template.is_udp else min(MIN_PART, total - at)))
+            self._make_room(overhead + (unit if template.is_udp else min(MIN_PART, total - at)))
             length = self._left - overhead
-            if template.is_udp:
-                length -= length % template.gso_size
+            length -= length % unit
             if not self._pieces and total - at > length:
                 at = self._add_full_slices(frame, start, at, template_bytes, length)
                 continue
