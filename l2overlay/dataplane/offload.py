@@ -88,8 +88,8 @@ def make_template(frame: TapFrame, frame_id: int) -> tuple[bytes, Template]:
     except IndexError:
         raise FrameError("the headers reach past the end of the frame") from None
     total = len(frame) - VIRTIO_LEN - header_len
-    if not 0 < total <= MAX_IP_LEN:
-        raise FrameError("a super-frame without payload, or with too much")
+    if not 0 < total <= MAX_IP_LEN or header_len > MAX_IP_LEN:
+        raise FrameError("a super-frame without payload, or with too much of it or of headers")
     template = TEMPLATE.pack(frame_id, gso_type, 0, gso_size, header_len, csum_start, total)
     template += frame[VIRTIO_LEN : VIRTIO_LEN + header_len]
     return template, parse_template_untrusted(template)
@@ -105,12 +105,14 @@ def parse_template_untrusted(template: bytes) -> Template:
             raise FrameError("template lengths contradict each other")
         ip_start, is_ipv4 = _find_ip(header)
         protocol = _check_ip(header, ip_start, csum_start, is_ipv4=is_ipv4)
+        _check_ip_len(header, ip_start, total, is_ipv4=is_ipv4)
         wanted = {GSO_TCPV4: (True, _PROTO_TCP), GSO_TCPV6: (False, _PROTO_TCP)}
         if kind == GSO_UDP_L4:
             fits = (
                 gso_type == GSO_UDP_L4
                 and protocol in (None, _PROTO_UDP)
                 and header_len == csum_start + _UDP_LEN
+                and _U16.unpack_from(header, csum_start + 4)[0] == _UDP_LEN + total
             )
         else:
             version, wanted_protocol = wanted.get(kind, (None, None))
@@ -151,6 +153,14 @@ def _check_ip(header: bytes, ip_start: int, csum_start: int, *, is_ipv4: bool) -
     if csum_start < ip_start + _IPV6_LEN:
         raise FrameError("the checksum starts inside the IPv6 header")
     return header[ip_start + 6] if csum_start == ip_start + _IPV6_LEN else None
+
+
+def _check_ip_len(header: bytes, ip_start: int, total: int, *, is_ipv4: bool) -> None:
+    """The IP header must mean all of the payload. 0 is left to who segments (BIG TCP; Windows' LSO writes it, too)."""
+    at, actual = (2, total) if is_ipv4 else (4, total - _IPV6_LEN)
+    claimed = _U16.unpack_from(header, ip_start + at)[0]
+    if claimed not in (0, len(header) - ip_start + actual):
+        raise FrameError("an IP length that is not that of the super-frame")
 
 
 def run_header(template: Template, start: int, length: int) -> bytes:

@@ -39,9 +39,20 @@ MIN_PART = 64
 MAX_PADDING = 64
 """A datagram that lacks at most so much is padded to full size, so that its burst goes on."""
 
+MAX_BODY_LEN = 0xFFFF
+"""Of a FRAME record, whole or in fragments: lengths have 16 bits."""
+
 
 _SLICE = int(Record.SLICE)
 _FRAME = int(Record.FRAME)
+
+
+def flood_record(frame: TapFrame, capacity: int) -> bytes | None:
+    """The FRAME record of a frame that goes to many peers, made once for all; None when it cannot travel as one record."""
+    size = len(frame) - VIRTIO_LEN
+    if frame[:VIRTIO_LEN] != PLAIN_VIRTIO or RECORD_LEN + size > capacity:
+        return None
+    return RECORD.pack(_FRAME, 0, size) + frame[VIRTIO_LEN:]
 
 
 class Outbox:
@@ -108,6 +119,8 @@ class Outbox:
         self._left -= size
 
     def _add_fragments(self, flags: int, body: bytes) -> None:
+        if len(body) > MAX_BODY_LEN:
+            raise FrameError("a frame longer than a record can say")
         head = FRAGMENT.pack(self._new_id(), len(body))
         at, total = 0, len(body)
         while at < total:

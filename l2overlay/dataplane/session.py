@@ -127,6 +127,8 @@ class Session:
 
 def to_bursts(address: Address, sealed: list[bytes]) -> list[Burst]:
     """Sealed datagrams (header, ciphertext, ...) as bursts: in each all are equally long but the last, as UDP GSO wants."""
+    if len(sealed) == 2:
+        return [Burst(address, DATA_HEADER_LEN + len(sealed[1]), sealed)]
     sizes = [DATA_HEADER_LEN + len(ciphertext) for ciphertext in sealed[1::2]]
     bursts: list[Burst] = []
     start, count = 0, len(sizes)
