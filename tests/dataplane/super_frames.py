@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
+
 from l2overlay.seams import TapFrame
 
 NEEDS_CSUM = 1

@@ -1,4 +1,4 @@
-"""Super-frames through outbox and inbox: whatever is lost or reordered on the way, what is delivered is exactly what arrived.
+"""Super-frames through outbox and inbox: whatever is lost or reordered on the way, delivered is exactly what arrived.
 
 Each property slices any super-frame for any path, loses and reorders datagrams, cuts the rest into bursts, joins, and has
 the reference kernel segment every run. The segments tell by their own headers which bytes they claim to be.
@@ -9,6 +9,7 @@ import struct
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from l2overlay.counters import Counters
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
