@@ -45,8 +45,8 @@ bench: test-tools $(VENV)/.installed-test ## Measure throughput, frame rate and 
 
 .PHONY: clean
 clean: ## Remove .venv and everything that tools left in the checkout
-	rm -rf $(CLUTTER) 2>/dev/null || $(SUDO) rm -rf $(CLUTTER)
-	find . -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || \
+	@rm -rf $(CLUTTER) 2>/dev/null || $(SUDO) rm -rf $(CLUTTER)
+	@find . -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || \
 		$(SUDO) find . -name __pycache__ -prune -exec rm -rf {} +
 CLUTTER := $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .coverage build dist
 

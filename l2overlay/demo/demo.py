@@ -328,11 +328,13 @@ def keep_running(lab: Lab, note: Note) -> Kept:
     """Leave everything as it is, beyond this process."""
     host, guest, other = lab.hosts[0], lab.guests[0], lab.guests[-1]
     note.keep()
-    inside = f"ip netns exec {host.name} {sys.executable} -m l2overlay"
+    root = "sudo " if "SUDO_USER" in os.environ else ""
+    inside = f"{root}ip netns exec {host.name} {sys.executable} -m l2overlay"
+    into_guest = f"{root}ip netns exec {guest.name}"
     return Kept(
-        enter=[f"ip netns exec {guest.name} bash", f"ip netns exec {guest.name} ping {other.ipv4}"],
+        enter=[f"{into_guest} bash", f"{into_guest} ping {other.ipv4}"],
         look=[f"{inside} {verb} --run-dir {lab.run_dir(host)}" for verb in ("status", "fdb")],
-        stop=f"{own_command()} --stop",
+        stop=f"{root}{own_command()} --stop",
     )
 
 
