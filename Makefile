@@ -13,8 +13,9 @@ PY := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 # PROGRAM-OR-FILE=DEBIAN-PACKAGE
-DEMO_NEEDS := ip=iproute2 ping=iputils-ping tcpdump=tcpdump
-TEST_NEEDS := $(DEMO_NEEDS) iptables=iptables ethtool=ethtool iperf3=iperf3 dnsmasq=dnsmasq-base \
+DEMO_NEEDS := ip=iproute2 ping=iputils-ping
+TEST_NEEDS := $(DEMO_NEEDS) tcpdump=tcpdump iptables=iptables nft=nftables ethtool=ethtool iperf3=iperf3 \
+	dnsmasq=dnsmasq-base \
 	qemu-system-x86_64=qemu-system-x86 /usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu
 
 .PHONY: help
