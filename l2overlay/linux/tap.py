@@ -45,8 +45,6 @@ OFFLOAD_CHOICES = (
 
 READ_SIZE = 65_600
 """The longest a TAP can give is 10 + 65 535 + a VLAN tag; below 128 KiB malloc serves it without mmap."""
-GATHER_MAX = 1024
-"""UIO_MAXIOV: pieces of one writev."""
 
 _IFREQ = struct.Struct("16sH22x")
 _DRAINED = (errno.EAGAIN, errno.EIO)  # EIO: the TAP is down, nothing waits there
@@ -106,16 +104,15 @@ class LinuxTap:
         return frames
 
     def deliver_frames(self, frames: Sequence[Gather]) -> dict[DropReason, int]:
-        """Write every frame, in order; returns what the kernel refused. Raises OSError when the device is gone."""
-        fd, refused = self._fd, dict[DropReason, int]()
+        """Write every frame, in order; returns what the kernel refused. Raises OSError when the device is gone.
+
+        Joined and not gathered, measured on a real TAP, microseconds a frame of 1 + 44 x 1400 / 1 + 1400 bytes: join
+        and os.write 5.9 / 1.31, os.writev 6.7 / 1.35.
+        """
+        fd, write, refused = self._fd, os.write, dict[DropReason, int]()
         for frame in frames:
             try:
-                if len(frame) == 1:
-                    os.write(fd, frame[0])
-                elif len(frame) <= GATHER_MAX:
-                    os.writev(fd, frame)
-                else:
-                    os.write(fd, b"".join(frame))
+                write(fd, frame[0] if len(frame) == 1 else b"".join(frame))
             except OSError as error:
                 reason = _refusal(error)
                 refused[reason] = refused.get(reason, 0) + 1

@@ -42,8 +42,6 @@ RECEIVE_BUFFER_SIZE = 8 << 20
 SEND_BUFFER_SIZE = 2 << 20
 """About 30 bursts. Smaller than the other: what is too much is to wait in the guests' TCP, not here, at 1 Gbit/s 17 ms."""
 READ_SIZE = 65_536
-GATHER_MAX = 1024
-"""UIO_MAXIOV: pieces of one sendmsg; more are EMSGSIZE."""
 ANCILLARY_SIZE = socket.CMSG_SPACE(4)
 ADDRESS_CACHE_SIZE = 4096
 """Four times the peers of a large segment; a flood of spoofed senders must not grow it."""
@@ -163,25 +161,28 @@ class LinuxUdp:
     def send_bursts(self, bursts: Sequence[Burst]) -> tuple[int, dict[DropReason, int]]:
         """Send in order; returns how many bursts are done, and the datagrams refused by reason.
 
-        A burst that the full socket took in part is not done, and keeps in `buffers` what is left of it. The kernel
-        judges whether it can take a burst whole; we count and look closer only when it refuses.
+        A burst that the full socket took in part is not done, and keeps in `buffers` what is left of it.
+
+        Joined and not gathered, measured on loopback, microseconds a send of 44 x 1450 / 64 x 150 / 2 x 1450 bytes:
+        joined 8.1 / 5.5 / 4.6, the list as it is 8.6 / 7.6 / 4.4. For one datagram sendto 3.45, sendmsg 3.65.
         """
         refused: dict[DropReason, int] = {}
-        sendmsg, sockaddrs = self._socket.sendmsg, self._sockaddrs
+        sendto, sendmsg, sockaddrs = self._socket.sendto, self._socket.sendmsg, self._sockaddrs
         for done, burst in enumerate(bursts):
             buffers, size = burst.buffers, burst.datagram_size
+            data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
             try:
                 sockaddr = sockaddrs.get(burst.address) or self._sockaddr_of(burst.address)
-                if len(buffers) == 1 and len(buffers[0]) <= size:
-                    sendmsg(buffers, (), 0, sockaddr)
-                elif self.gso:
-                    sendmsg(buffers, [(SOL_UDP, UDP_SEGMENT, _U16.pack(size))], 0, sockaddr)
-                elif not self._send_parts(burst, sockaddr, refused):
+                if len(data) <= size:
+                    sendto(data, sockaddr)
+                elif self.gso and len(data) <= size * MAX_SEGMENTS and len(data) <= MAX_DATAGRAM_SIZE:
+                    sendmsg((data,), [(SOL_UDP, UDP_SEGMENT, _U16.pack(size))], 0, sockaddr)
+                elif not self._send_parts(burst, data, refused):
                     return done, refused
             except BlockingIOError:
                 return done, refused
             except OSError as error:
-                if not self._send_refused(burst, error, refused):
+                if not self._send_refused(burst, data, error.errno, refused):
                     return done, refused
         return len(bursts), refused
 
@@ -201,31 +202,32 @@ class LinuxUdp:
         self._sockaddrs.clear()
         self._addresses.clear()
 
-    def _send_refused(self, burst: Burst, error: OSError, refused: dict[DropReason, int]) -> bool:
+    def _send_refused(
+        self, burst: Burst, data: bytes, code: int | None, refused: dict[DropReason, int]
+    ) -> bool:
         """A burst was refused as a whole: try its parts where that can help, else count it. False: the socket is full."""
-        count = _datagram_count(burst)
+        count = max(1, -(-len(data) // burst.datagram_size))
         # ECONNREFUSED is the ICMP answer to an earlier datagram, this one was not even tried.
-        in_parts = count > 1 or len(burst.buffers) > GATHER_MAX
-        if error.errno == errno.ECONNREFUSED or (in_parts and error.errno in BURST_ERRORS):
-            return self._send_parts(burst, self._sockaddr_of(burst.address), refused)
-        _count_refused(refused, error.errno, count)
+        if code == errno.ECONNREFUSED or (count > 1 and code in BURST_ERRORS):
+            return self._send_parts(burst, data, refused)
+        _count_refused(refused, code, count)
         return True
 
-    def _send_parts(self, burst: Burst, sockaddr: tuple[Any, ...], refused: dict[DropReason, int]) -> bool:
+    def _send_parts(self, burst: Burst, data: bytes, refused: dict[DropReason, int]) -> bool:
         """Send a burst in pieces that the kernel takes: as large as UDP_SEGMENT allows, then, when one is refused, one
         datagram each. False when the socket is full; what is left stays in the burst.
 
         A link that cannot do GSO says EINVAL or EIO; older kernels say EINVAL too when the datagrams are longer than
         the link's MTU. Only what then passes one by one, and was not too long, tells them apart.
         """
-        data, size = memoryview(b"".join(burst.buffers)), burst.datagram_size
+        sockaddr, size, view = self._sockaddrs[burst.address], burst.datagram_size, memoryview(data)
         step = size * max(1, min(MAX_SEGMENTS, MAX_DATAGRAM_SIZE // size)) if self.gso else size
         gso_refused, alone, position = False, set[int](), 0
         while position < len(data):
-            part = data[position : position + step]
+            part = view[position : position + step]
             code = self._send_part(part, size, sockaddr)
             if code == errno.EAGAIN:
-                burst.buffers = [bytes(data[position:])]
+                burst.buffers = [data[position:]]
                 return False
             if code and len(part) > size:
                 gso_refused, step = code in GSO_ERRORS, size
@@ -379,10 +381,6 @@ def _link_limit(host: str) -> int:
         if link is not None:
             mtu = link_mtu(link)
     return min(mtu - (IPV6_OVERHEAD if ":" in host else IPV4_OVERHEAD), MAX_DATAGRAM_SIZE)
-
-
-def _datagram_count(burst: Burst) -> int:
-    return max(1, -(-sum(map(len, burst.buffers)) // burst.datagram_size))
 
 
 def _count_refused(refused: dict[DropReason, int], code: int | None, count: int) -> None:

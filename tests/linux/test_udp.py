@@ -269,8 +269,11 @@ def test_a_full_socket_keeps_what_is_left_and_every_datagram_arrives_once(hosts:
     assert datagrams_of(received) == sent
 
 
-def test_an_icmp_error_of_an_earlier_send_stops_neither_sending_nor_receiving(hosts: Hosts) -> None:
-    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b)
+@pytest.mark.parametrize("gso", [True, False])
+def test_an_icmp_error_of_an_earlier_send_stops_neither_sending_nor_receiving(
+    hosts: Hosts, gso: bool
+) -> None:
+    sender, receiver = hosts.open(hosts.a, gso=gso), hosts.open(hosts.b)
     with socket.socket(fileno=socket.dup(sender.fileno())) as same:
         same.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR: unconnected sockets hear ICMP only then
     nobody, somebody = Address(PEER4, 9), Address(PEER4, receiver.port)
