@@ -182,7 +182,7 @@ class Inbox:
                 if length < ETHERNET_HEADER_LEN:
                     raise DatagramError("a frame shorter than its header")
                 frames.append([PLAIN_VIRTIO + plaintext[body:at]])
-            elif kind == _SLICE:
+            elif kind == _SLICE and not flags:
                 self._receive_slice(plaintext, body, at, received)
             else:
                 self._end_run(received)
