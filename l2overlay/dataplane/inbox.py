@@ -234,6 +234,7 @@ class Inbox:
         if not ETHERNET_HEADER_LEN <= total <= self._max_frame_len or offset + len(part) > total:
             self._counters.drop(DropReason.BAD_FRAGMENT)
             return
+        self.expire(now)
         whole = self._collect(frame_id, total, flags, now)
         if whole.total != total or whole.flags != flags or offset in whole.parts:
             del self._reassemblies[frame_id]
