@@ -23,6 +23,7 @@ from l2overlay.dataplane.wire import (
     CONTROL_BODY_LEN,
     FRAGMENT,
     FRAGMENT_LEN,
+    MIN_FRAGMENT,
     PART_LEN,
     PROBE_TOKEN,
     RECORD,
@@ -142,7 +143,7 @@ class Inbox:
                 break
             if len(plaintext) != whole_len:
                 break
-            add(memoryview(plaintext)[data_at:])
+            add(plaintext[data_at:])
             end += step
             at += 1
         run.end = end
@@ -231,7 +232,9 @@ class Inbox:
         offset = int.from_bytes(body[:2], "little")
         frame_id, total = FRAGMENT.unpack_from(body, 2)
         part = body[head_len:]
-        if not ETHERNET_HEADER_LEN <= total <= self._max_frame_len or offset + len(part) > total:
+        end = offset + len(part)
+        in_bounds = ETHERNET_HEADER_LEN <= total <= self._max_frame_len and end <= total
+        if not in_bounds or (len(part) < MIN_FRAGMENT and end != total):
             self._counters.drop(DropReason.BAD_FRAGMENT)
             return
         self.expire(now)

@@ -23,6 +23,7 @@ from l2overlay.dataplane.wire import (
     DATA_OVERHEAD,
     FRAGMENT,
     FRAGMENT_LEN,
+    MIN_FRAGMENT,
     PART,
     PART_LEN,
     RECORD,
@@ -33,7 +34,7 @@ from l2overlay.dataplane.wire import (
 from l2overlay.errors import FrameError
 from l2overlay.seams import TapFrame
 
-MIN_PART = 64
+MIN_PART = MIN_FRAGMENT
 """A slice or fragment shorter than this is not worth its record's header: the datagram is closed instead."""
 
 MAX_PADDING = 64

@@ -44,6 +44,9 @@ TEMPLATE_LEN = TEMPLATE.size
 FRAGMENT = Struct("<IH")
 FRAGMENT_LEN = FRAGMENT.size
 
+MIN_FRAGMENT = 64
+"""Bytes of frame in a FRAGMENT that is not the last of its frame: bounds in how many pieces a receiver keeps one."""
+
 CHECKSUM = Struct("<HH")
 CHECKSUM_LEN = CHECKSUM.size
 
