@@ -325,27 +325,26 @@ def _plan_adopted_bridge(spec: HostSpec, state: HostState, bridge: LinkState) ->
 
 
 def _plan_tap(spec: HostSpec, state: HostState) -> list[Change]:
-    """No IPv6 on the TAP before it is up: it is a port, and would send solicitations of its own."""
+    """No IPv6 on the TAP before it is up: it is a port, and would send solicitations of its own. The sysctl comes after
+    the MTU, because below 1280 there is none."""
     tap, bridge = state.tap, state.bridge
     index = tap.index if tap is not None else 0
-    kept = tap is not None and tap.persistent
-    mac, mtu = format_mac(spec.tap_mac), _tap_mtu(spec, state)
+    before = tap if tap is not None and tap.persistent else None  # any other goes with us, nothing to restore
+    mac, mtu, no_ipv6 = format_mac(spec.tap_mac), _tap_mtu(spec, state), _no_ipv6(spec.tap)
     changes: list[Change] = []
-    if state.has_ipv6 and state.sysctls.get(_no_ipv6(spec.tap)) != "1":
-        was = state.sysctls.get(_no_ipv6(spec.tap)) if kept else None
-        changes.append(SetSysctl(spec.tap, _no_ipv6(spec.tap), "1", was, index=index))
     if tap is None or tap.mac != mac:
-        changes.append(SetMac(spec.tap, mac, tap.mac if tap is not None and kept else None, index=index))
+        changes.append(SetMac(spec.tap, mac, before.mac if before else None, index=index))
     if tap is None or tap.mtu != mtu:
-        changes.append(SetMtu(spec.tap, mtu, tap.mtu if tap is not None and kept else None, index=index))
+        changes.append(SetMtu(spec.tap, mtu, before.mtu if before else None, index=index))
+    if state.has_ipv6 and state.sysctls.get(no_ipv6) != "1":
+        was = state.sysctls.get(no_ipv6) if before else None
+        changes.append(SetSysctl(spec.tap, no_ipv6, "1", was, index=index))
     if tap is None or bridge is None or tap.master != spec.bridge:
-        changes.append(
-            SetMaster(spec.tap, spec.bridge, tap.master if tap is not None and kept else None, index=index)
-        )
-    if bridge is not None and not is_ours(spec, bridge) and not (tap is not None and tap.hears_all_multicast):
+        changes.append(SetMaster(spec.tap, spec.bridge, before.master if before else None, index=index))
+    if bridge is not None and not is_ours(spec, bridge) and (tap is None or not tap.hears_all_multicast):
         changes.append(HearAllMulticast(spec.tap, index=index))
     if tap is None or not tap.up:
-        changes.append(SetUp(spec.tap, True, False if kept else None, index=index))
+        changes.append(SetUp(spec.tap, True, False if before else None, index=index))
     return changes
 
 
@@ -482,7 +481,7 @@ def _create_bridge(ipr: "IPRoute", change: CreateBridge) -> None:
         ifname=change.link,
         kind="bridge",
         address=change.mac,
-        mtu=change.mtu - 1,
+        mtu=change.mtu + 1,
         br_stp_state=0,
         br_forward_delay=0,
         br_mcast_snooping=0,

@@ -341,6 +341,16 @@ def test_a_port_taken_out_or_a_tap_made_anew_is_put_back_by_the_same_plan(machin
         again.close()
 
 
+def test_links_whose_mtu_was_lowered_below_the_least_of_ipv6_are_put_in_order(machine: Machine) -> None:
+    least = dataclasses.replace(ADDRESSED, mtu=1280)
+    with machine.node(least):
+        machine.namespace.ip("link set tap-lab mtu 1000", "link set br-lab mtu 1000")
+        apply_changes(plan_host(least, observe_host(least), tap_open=True))
+        assert (machine.link("tap-lab")["mtu"], machine.link("br-lab")["mtu"]) == (1280, 1280)
+        assert plan_host(least, observe_host(least), tap_open=True) == []
+        assert "tap-lab" not in Path("/proc/thread-self/net/if_inet6").read_text()
+
+
 def test_a_bridge_that_was_deleted_is_made_again_by_the_same_plan(machine: Machine) -> None:
     with machine.node(ADDRESSED):
         machine.namespace.ip("link del br-lab")
