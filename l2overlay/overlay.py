@@ -241,12 +241,12 @@ class Overlay:
             peer.receive_control(kind, body, address, now)
         peer.flush(now)
 
-    def _accept_frames(self, peer: Peer, frames: list[list[bytes | memoryview]], now: float) -> None:
+    def _accept_frames(self, peer: Peer, frames: list[list[bytes]], now: float) -> None:
         counters, port = peer.counters, Port(peer.key)
         verdicts: dict[bytes, DropReason | None] = {}
         limit = self._max_frame_len + VIRTIO_LEN
         for frame in frames:
-            head = bytes(frame[0])
+            head = frame[0]
             switched = head[SWITCHED]
             if switched not in verdicts:
                 verdicts[switched] = self._switch.forward_from_peer(head, port, now)

@@ -50,7 +50,7 @@ _PADDING, _FRAME, _SLICE = int(Record.PADDING), int(Record.FRAME), int(Record.SL
 class Received:
     """What one burst held: frames as gather lists that begin with the virtio header, and control records in order."""
 
-    frames: list[list[bytes | memoryview]] = field(default_factory=list)
+    frames: list[list[bytes]] = field(default_factory=list)
     controls: list[tuple[Record, bytes]] = field(default_factory=list)
 
 
@@ -67,7 +67,7 @@ class _Run:
     template: Template
     start: int
     end: int
-    pieces: list[bytes | memoryview]
+    pieces: list[bytes]
     head: bytes = b""
     data_at: int = 0
     slice_len: int = 0
@@ -197,7 +197,7 @@ class Inbox:
                 offset = plaintext[body] | plaintext[body + 1] << 8
                 if offset == run.end and data < end <= data + run.template.total - offset:
                     _check_units(run.template, offset, end - data)
-                    run.pieces.append(memoryview(plaintext)[data:end])
+                    run.pieces.append(plaintext[data:end])
                     run.end = offset + end - data
                     if body == RECORD_LEN and end == len(plaintext):
                         run.expect_more_like(plaintext, data)
@@ -294,7 +294,7 @@ def _start_run(plaintext: bytes, body: int, end: int) -> _Run:
     if not data < end <= data + template.total - offset:
         raise FrameError("a slice without data, or past the end of its super-frame")
     _check_units(template, offset, end - data)
-    run = _Run(key, template, offset, offset + end - data, [memoryview(plaintext)[data:end]])
+    run = _Run(key, template, offset, offset + end - data, [plaintext[data:end]])
     if body == RECORD_LEN and end == len(plaintext):
         run.expect_more_like(plaintext, data)
     return run
