@@ -1,8 +1,9 @@
 """One peer: its sessions, its timers, its address and its path.
 
-Sessions have three slots (WireGuard paper, section 6.3). As initiator we use a session at once, it becomes `current`; as
-responder it waits in `next` until the first datagram under it proves that the initiator has the keys; the session before
-is `previous` and still opens what was under way.
+Sessions have three places (WireGuard paper, section 6.3). As initiator we use a session at once, it becomes `current`; as
+responder it waits in `next` until the first datagram under it proves that the initiator has the keys; those before are
+`previous` and still open what was under way. There may be several: when both ends start a handshake at the same moment
+two sessions come of it, each end sends under another one, and so does the next pair that replaces them.
 
 A peer is up from the moment a session is confirmed until one of: it says BYE; nothing authentic came for `DOWN_TIME`
 although we sent, and `DOWN_INITS` INITs went unanswered; it keeps sending INITs and never uses what we answer (it does
@@ -40,6 +41,9 @@ from l2overlay.seams import TapFrame
 # Specification constants: the protocol depends on them (design.md, section 4).
 REKEY_TIME = 120.0
 RESPONDER_REKEY_TIME = 135.0
+REKEY_SPREAD = 10.0
+"""Up to so much earlier, by session: two ends that once started at the same moment do not go on in step, nor do the
+thousand sessions of a node that came up together."""
 REJECT_TIME = 180.0
 KEEPALIVE_TIME = 3.0
 SILENCE_TIME = 4.0
@@ -52,6 +56,8 @@ FIRST_RETRIES = (1.0, 1.0, 1.0, 2.0)
 LATER_RETRY = 1.8
 """Then every 1.8 s +- 20 %. Both ends try, so a healed path is found within 1.5 s in 19 of 20 cases; a large segment
 stretches it (`LocalNode.retry_floor`)."""
+MAX_PREVIOUS = 3
+"""The other one of the pair in use, and the pair before it."""
 UNCONFIRMED_INITS = 4
 MAX_QUEUED_FRAMES = 64
 MAX_QUEUED_BYTES = 128 * 1024
@@ -76,7 +82,7 @@ class Peer:
         self.endpoint: Address | None = None
         self.configured: Address | None = None
         self.current: Session | None = None
-        self.previous: Session | None = None
+        self.previous: deque[Session] = deque()
         self.next: Session | None = None
         self.up = False
         self.reason = "not tried yet"
@@ -297,8 +303,11 @@ class Peer:
         return session
 
     def _replace_current(self, session: Session) -> None:
-        self._drop_session(self.previous)
-        self.previous, self.current = self.current, session
+        if self.current is not None:
+            self.previous.append(self.current)
+        self.current = session
+        while len(self.previous) > MAX_PREVIOUS:
+            self._drop_session(self.previous.popleft())
 
     def _drop_session(self, session: Session | None) -> None:
         if session is not None:
@@ -327,9 +336,10 @@ class Peer:
 
     def go_down(self, reason: str, now: float) -> None:
         """No session any more. The owner flushes its stations when it sees the event."""
-        for session in (self.current, self.previous):
+        for session in (self.current, *self.previous):
             self._drop_session(session)
-        self.current = self.previous = None
+        self.current = None
+        self.previous.clear()
         self.outbox.take()
         self._awaiting_since = self._keepalive_time = self._ping_time = inf
         self._challenge = None
@@ -476,7 +486,7 @@ class Peer:
             deadline = min(deadline, self._awaiting_since + SILENCE_TIME)
         elif self._attempts >= DOWN_INITS:
             deadline = min(deadline, self._awaiting_since + DOWN_TIME)
-        for session in (self.current, self.previous, self.next):
+        for session in (self.current, self.next, *self.previous):
             if session is not None:
                 deadline = min(deadline, session.created_time + REJECT_TIME)
         if self.current is not None and not self._attempts:
@@ -489,9 +499,9 @@ class Peer:
 
     def _expire_sessions(self, now: float) -> None:
         # Everywhere `start + period <= now`, as in `_deadline`: a difference rounds differently and would spin.
-        if self.previous is not None and self.previous.created_time + REJECT_TIME <= now:
-            self._drop_session(self.previous)
-            self.previous = None
+        for session in [s for s in self.previous if s.created_time + REJECT_TIME <= now]:
+            self.previous.remove(session)
+            self._drop_session(session)
         if self.next is not None and self.next.created_time + REJECT_TIME <= now:
             self._drop_session(self.next)
             self.next = None
@@ -514,7 +524,8 @@ class Peer:
 
     @staticmethod
     def _rekey_time(session: Session) -> float:
-        return session.created_time + (REKEY_TIME if session.initiator else RESPONDER_REKEY_TIME)
+        age = REKEY_TIME if session.initiator else RESPONDER_REKEY_TIME
+        return session.created_time + age - REKEY_SPREAD * session.local_index / 2**32
 
     def _keep_alive(self, now: float) -> None:
         if self._ping_time <= now:

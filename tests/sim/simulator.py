@@ -23,6 +23,7 @@ from heapq import heappop, heappush
 from itertools import count as counting
 from math import ceil, inf
 from random import Random
+from typing import Any
 
 from l2overlay.addresses import Address, MacAddress, PeerKey, derive_macs
 from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig, Suite
@@ -520,6 +521,13 @@ class Simulation:
             sent == received,
             f"{sender.name} sent {sent} frames to {receiver.name}, which accounts for {received}",
         )
+
+
+def started(seed: int, count: int = 2, conditions: Conditions | None = None, **options: Any) -> Simulation:
+    """A segment whose nodes are all up."""
+    sim = Simulation(seed, count, conditions, **options)
+    sim.run_until(sim.all_up, within=10.0)
+    return sim
 
 
 def as_bursts(datagrams: Sequence[tuple[Address, bytes]]) -> list[Burst]:
