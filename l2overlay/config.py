@@ -1,8 +1,8 @@
 """peers.toml as typed, frozen data: one file, the same on every host of a segment.
 
 Order of `parse_config`: size and encoding, positions, tomllib, then all at once the values by themselves
-(`config_model`), among each other (`config_checks`) and the psk's file; only a document without a fault becomes a
-`Config`. Every mistake is a `Problem` with its line and column.
+(`config_model`), among each other (`config_checks`, `config_filter`) and the psk's file; only a document without a
+fault becomes a `Config`. Every mistake is a `Problem` with its line and column.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from l2overlay.addresses import PeerKey, format_key, parse_key, parse_mac
 from l2overlay.config_checks import Document, Fault, cross_faults
 from l2overlay.config_diff import RESTART_FIELDS, ConfigDiff, PeerChange, diff_configs
+from l2overlay.config_filter import build_filter, filter_faults
 from l2overlay.config_limits import (
     DEFAULT_AGEING_TIME,
     DEFAULT_MTU,
@@ -20,7 +21,7 @@ from l2overlay.config_limits import (
     DEFAULT_PORT,
     MAX_FILE_SIZE,
 )
-from l2overlay.config_types import Config, Endpoint, PeerConfig, SegmentConfig, Suite
+from l2overlay.config_types import Config, Endpoint, FilterConfig, PeerConfig, SegmentConfig, Suite
 from l2overlay.config_values import interface_address, split_endpoint
 from l2overlay.errors import ConfigError, L2OverlayError, Problem
 from l2overlay.files import read_regular
@@ -39,6 +40,7 @@ __all__ = [
     "Config",
     "ConfigDiff",
     "Endpoint",
+    "FilterConfig",
     "PeerChange",
     "PeerConfig",
     "SegmentConfig",
@@ -69,10 +71,12 @@ def parse_config(text: str | bytes, source: str, *, base_dir: Path | None) -> Co
     places, document = _parse_toml(clean, source)
     tables, faults = check_tables(document)
     psk, psk_faults = _read_psk(document, base_dir)
-    faults += [*cross_faults(document), *psk_faults]
+    faults += [*cross_faults(document), *filter_faults(document), *psk_faults]
     if faults or tables is None:
         raise ConfigError(source, _problems(faults, places))
-    return Config(_segment(tables.segment, psk), tuple(_peer(peer) for peer in tables.peers))
+    peers = tuple(_peer(peer) for peer in tables.peers)
+    filtering = build_filter(document.get("filter"), (peer.name for peer in peers))
+    return Config(_segment(tables.segment, psk), peers, filtering)
 
 
 def json_schema() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from l2overlay.addresses import format_mac
-from l2overlay.config_types import Config, PeerConfig, SegmentConfig, Suite
+from l2overlay.config_types import Config, FilterConfig, PeerConfig, SegmentConfig, Suite
 
 RESTART_FIELDS = frozenset({"name", "bridge", "tap", "suite", "psk"})
 """Of `[segment]`: interfaces of other names are other interfaces, and no session outlives its suite or psk."""
@@ -34,7 +34,12 @@ class ConfigDiff:
     """Fields of `SegmentConfig` that differ, in their order."""
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed or self.segment)
+        return bool(self.added or self.removed or self.changed or self.segment or self.filter)
+
+    @property
+    def filter(self) -> bool:
+        """The `[filter]` table means something else than before."""
+        return self.old.filter != self.new.filter
 
     @property
     def restart(self) -> tuple[str, ...]:
@@ -51,6 +56,7 @@ class ConfigDiff:
             *(f"- peer {peer.name}" for peer in self.removed),
             *(f"+ peer {peer.name}{_at_endpoint(peer)}" for peer in self.added),
             *(f"peer {c.old.name}: {_change(c.old, c.new, f)}" for c in self.changed for f in c.fields),
+            *_filter_lines(self.old.filter, self.new.filter),
         ]
 
 
@@ -73,6 +79,23 @@ def _peer_changes(before: dict[Any, PeerConfig], peers: tuple[PeerConfig, ...]) 
         old = before.get(peer.public_key)
         if old is not None and old != peer:
             yield PeerChange(old, peer, _differing(old, peer))
+
+
+def _filter_lines(old: FilterConfig | None, new: FilterConfig | None) -> Iterator[str]:
+    if old == new:
+        return
+    if old is None or new is None:
+        yield "filter: added" if new is not None else "filter: removed"
+        return
+    for name in ("default_in", "default_out", "tagged"):
+        if getattr(old, name) != getattr(new, name):
+            yield f"filter: {name} {getattr(old, name)} -> {getattr(new, name)}"
+    if old.rules != new.rules:
+        yield f"filter: rules changed ({len(old.rules)} -> {len(new.rules)})"
+    before, after = ({g.name: g for g in config.security_groups} for config in (old, new))
+    yield from (f"filter: - security group {name}" for name in before if name not in after)
+    yield from (f"filter: + security group {name}" for name in after if name not in before)
+    yield from (f"filter: security group {n} changed" for n in after if n in before and before[n] != after[n])
 
 
 def _differing(old: Any, new: Any) -> tuple[str, ...]:

@@ -15,6 +15,10 @@ MAX_STATIC_MACS = 8192
 """Over all peers: half of the FDB (16 384), because static entries are never evicted and learning needs room."""
 MAX_ADDRESSES = 16
 """Of one node's bridge."""
+MAX_FILTER_RULES = 1000
+"""Every frame that opens a connection is held against all of them; each is compared with each when the file is read."""
+MAX_RULE_LINES = 4096
+"""Rules of the kernel that one rule may become (sources times destinations)."""
 
 MAX_SEGMENT_NAME = 15
 MAX_PEER_NAME = 63

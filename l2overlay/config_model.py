@@ -9,10 +9,11 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from l2overlay.config_checks import Document, Fault
+from l2overlay.config_filter import PROTOCOLS, port_or_list, text_or_list
 from l2overlay.config_limits import (
     DEFAULT_AGEING_TIME,
     DEFAULT_MTU,
@@ -20,6 +21,7 @@ from l2overlay.config_limits import (
     DEFAULT_PORT,
     MAX_ADDRESSES,
     MAX_AGEING_TIME,
+    MAX_FILTER_RULES,
     MAX_MTU,
     MAX_PEERS,
     MAX_PERSISTENT_KEEPALIVE,
@@ -65,6 +67,23 @@ PublicKeyText = Annotated[str, checked_by(public_key_text), pattern("[A-Za-z0-9+
 MacText = Annotated[str, checked_by(station_mac), pattern("([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}")]
 EndpointText = Annotated[str, checked_by(split_endpoint), pattern(".+:[0-9]{1,5}")]
 AddressText = Annotated[str, checked_by(interface_address), pattern("[0-9A-Fa-f:.]+/[0-9]{1,3}")]
+
+
+def shaped_by(check: Callable[[object], object], schema: dict[str, Any]) -> Any:
+    """For values of several types: pydantic would name each type that it tried. `config_filter` looks at what is in them."""
+    return (AfterValidator(check), WithJsonSchema(schema))
+
+
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_PORT = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$"}]}
+TextOrList = Annotated[Any, *shaped_by(text_or_list, {"anyOf": [{"type": "string"}, _TEXTS]})]
+PortOrList = Annotated[
+    Any, *shaped_by(port_or_list, {"anyOf": [*_PORT["anyOf"], {"type": "array", "items": _PORT}]})
+]
+Protocol = Annotated[
+    Any,
+    *shaped_by(lambda value: value, {"anyOf": [{"enum": list(PROTOCOLS)}, {"type": "integer"}]}),
+]
 
 
 class Table(BaseModel):
@@ -126,6 +145,76 @@ class PeerTable(Table):
     )
 
 
+class FilterRuleTable(Table):
+    """One rule; the first that matches decides."""
+
+    direction: Literal["in", "out"] = Field(
+        description="in: from the overlay to this host's guests; out: the reverse."
+    )
+    action: Literal["accept", "drop", "reject", "log"] = Field(description="log goes on to the next rule.")
+    protocol: Protocol = Field(
+        "any", description="tcp, udp, sctp, icmp (of both families), gre, esp, any, or a number."
+    )
+    source: TextOrList | None = Field(
+        None, description="Networks, addresses, stations (MAC), peers or @groups."
+    )
+    destination: TextOrList | None = Field(None, description="As source.")
+    ports: PortOrList | None = Field(None, description='Of the destination: 22, "8000-8010", or a list.')
+    source_ports: PortOrList | None = Field(None, description="As ports.")
+    icmp_types: TextOrList | None = Field(None, description="By name: echo-request, ...")
+    state: TextOrList | None = Field(
+        None, description="new or invalid; established and related pass before all rules."
+    )
+    rate: str | None = Field(None, description="10/s, 100/min, 5/h: matches up to this rate only.")
+    burst: int | None = Field(
+        None, ge=1, le=10_000, description="Frames that may come at once before rate counts."
+    )
+    comment: str = Field("", max_length=200, description="For people.")
+
+
+class SecurityGroupRuleTable(Table):
+    """What the stations of a security group may."""
+
+    direction: Literal["in", "out"] = Field("in", description="As in [[filter.rules]].")
+    remote: TextOrList | None = Field(
+        None, description="The other end: networks, stations, peers or @groups."
+    )
+    protocol: Protocol = Field("any", description="As in [[filter.rules]].")
+    ports: PortOrList | None = Field(None, description="Of the destination.")
+    icmp_types: TextOrList | None = Field(None, description="By name: echo-request, ...")
+    comment: str = Field("", max_length=200, description="For people.")
+
+
+class SecurityGroupTable(Table):
+    """Stations for whom all is denied that no rule of their groups accepts."""
+
+    name: str = Field(description="Also a group: @NAME are its stations.")
+    stations: list[str] = Field(description="MAC addresses, or @groups of them.")
+    default_in: Literal["accept", "drop", "reject"] = Field("drop", description="For its stations.")
+    default_out: Literal["accept", "drop", "reject"] = Field("accept", description="For its stations.")
+    rules: list[SecurityGroupRuleTable] = Field([], max_length=MAX_FILTER_RULES)
+
+
+class FilterTable(Table):
+    """What may cross between the overlay and this host's guests; without this table, everything."""
+
+    backend: Literal["iptables"] = Field("iptables", description="iptables through bridge_nf, stateful.")
+    default_in: Literal["accept", "drop", "reject"] = Field(
+        "accept", description="What happens to frames from the overlay that no rule decides."
+    )
+    default_out: Literal["accept", "drop", "reject"] = Field(
+        "accept", description="What happens to frames to the overlay that no rule decides."
+    )
+    tagged: Literal["accept", "drop"] = Field(
+        "drop", description="Frames with a VLAN tag, which iptables does not see into."
+    )
+    groups: dict[str, list[str]] = Field(
+        {}, description="Named lists of networks, addresses, stations and peers."
+    )
+    rules: list[FilterRuleTable] = Field([], description="In order; the first that matches decides.")
+    security_groups: list[SecurityGroupTable] = Field([], max_length=MAX_FILTER_RULES)
+
+
 class FileTables(Table):
     """peers.toml of l2overlay: one layer-2 segment and the hosts that form it."""
 
@@ -133,6 +222,7 @@ class FileTables(Table):
     peers: list[PeerTable] = Field(
         [], max_length=MAX_PEERS, description="Every host of the segment, this one too."
     )
+    filter: FilterTable | None = None
 
 
 def check_tables(document: Document) -> tuple[FileTables | None, list[Fault]]:
@@ -163,7 +253,8 @@ def _without_null(schema: Any) -> Any:
     choices = parts.get("anyOf", [])
     if {"type": "null"} not in choices:
         return parts
-    (only,) = (choice for choice in choices if choice != {"type": "null"})
+    rest = [choice for choice in choices if choice != {"type": "null"}]
+    only = rest[0] if len(rest) == 1 else {"anyOf": rest}
     return only | {key: part for key, part in parts.items() if key not in ("anyOf", "default")}
 
 

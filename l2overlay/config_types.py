@@ -1,8 +1,8 @@
 """What a valid peers.toml becomes: typed, frozen data. `config.py` makes it and is where to import it from."""
 
 from dataclasses import dataclass, field
-from enum import IntEnum
-from ipaddress import IPv4Interface, IPv6Interface
+from enum import IntEnum, StrEnum
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 from l2overlay.addresses import MacAddress, PeerKey
 from l2overlay.config_limits import (
@@ -65,12 +65,109 @@ class SegmentConfig:
     """By node name: what that node puts on its bridge."""
 
 
+class Direction(StrEnum):
+    """Seen from this host's guests."""
+
+    IN = "in"  # from the overlay to the guests of this host
+    OUT = "out"  # the reverse
+
+
+class Action(StrEnum):
+    """What a rule does with a frame; all but `log` end the search."""
+
+    ACCEPT = "accept"
+    DROP = "drop"
+    REJECT = "reject"
+    LOG = "log"
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """Who a rule means: any one of these. Groups are expanded already."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    macs: tuple[MacAddress, ...] = ()
+    peers: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """As written in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many frames in so many seconds, and how many at once."""
+
+    count: int
+    unit: str
+    """"s", "min" or "h"."""
+    burst: int
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.unit}, {self.burst} at once"
+
+
+PortRange = tuple[int, int]
+"""First and last port."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRule:
+    """One rule for both address families. None and empty mean: whatever it is."""
+
+    label: str
+    """"rule 3", or "security group web, rule 1"."""
+    direction: Direction
+    action: Action
+    protocol: str | int | None = None
+    """"tcp", "udp", "sctp", "icmp" (of both families), "gre", "esp", or a number."""
+    source: Subjects | None = None
+    destination: Subjects | None = None
+    ports: tuple[PortRange, ...] = ()
+    """Of the destination."""
+    source_ports: tuple[PortRange, ...] = ()
+    icmp_types: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    """"new", "invalid"."""
+    rate: Rate | None = None
+    """The rule matches up to this rate; what is above it goes on to the next rule."""
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """Rules that accept, and the defaults, for its stations."""
+
+    name: str
+    stations: tuple[MacAddress, ...]
+    default_in: Action = Action.DROP
+    default_out: Action = Action.ACCEPT
+    rules: tuple[FilterRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FilterConfig:
+    """The `[filter]` table."""
+
+    backend: str = "iptables"
+    default_in: Action = Action.ACCEPT
+    default_out: Action = Action.ACCEPT
+    tagged: Action = Action.DROP
+    """Frames with a VLAN tag (or PPPoE), which bridge netfilter does not look into."""
+    rules: tuple[FilterRule, ...] = ()
+    security_groups: tuple[SecurityGroup, ...] = ()
+
+    def default(self, direction: Direction) -> Action:
+        """The policy of a direction."""
+        return self.default_in if direction is Direction.IN else self.default_out
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """A whole, valid peers.toml."""
 
     segment: SegmentConfig
     peers: tuple[PeerConfig, ...]
+    filter: FilterConfig | None = None
+    """None: the table is absent, and nothing is filtered or touched."""
 
     def peer(self, key: PeerKey) -> PeerConfig | None:
         """The stanza with this public key."""
