@@ -65,7 +65,8 @@ class ControlSocket:
 
     async def run(self) -> None:
         """Accept and serve clients."""
-        await trio.serve_listeners(self._serve, [self._listener])
+        async with self._listener:
+            await trio.serve_listeners(self._serve, [self._listener])
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self._client_count += 1

@@ -35,6 +35,8 @@ class Watch(Protocol):
 
     def fileno(self) -> int: ...
 
+    def close(self) -> None: ...
+
 
 class Keeper:
     """Keeps one site. `underlay_changed` gets the links that changed (empty for one that is not known)."""
@@ -70,10 +72,13 @@ class Keeper:
 
     async def run(self) -> None:
         """Watch and repair until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen)
-            nursery.start_soon(self._look_at_underlay)
-            await self._repair_when_wanted()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen)
+                nursery.start_soon(self._look_at_underlay)
+                await self._repair_when_wanted()
+        finally:
+            self._watch.close()
 
     async def reconfigure(self) -> None:
         """`site.spec` has changed: follow it. Raises HostSetupError, and then it is as it was."""

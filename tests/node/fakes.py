@@ -107,9 +107,9 @@ class FakeUdp:
         return self._socket.fileno()
 
     def close(self) -> None:
+        """Only our end: what was sent is still on its way."""
         self.closed = True
         self._socket.close()
-        self.underlay.close()
 
     # the underlay's end
 
@@ -117,9 +117,16 @@ class FakeUdp:
         """A datagram from the network."""
         self.underlay.send(json.dumps([*address, data.hex()]).encode())
 
+    def sent(self) -> list[bytes]:
+        """What left since the last look, as JSON lines."""
+        try:
+            return [line for line in _read(self.underlay, 100_000) if line]
+        except ConnectionResetError:  # our end is closed, and everything was read
+            return []
+
     def left(self) -> list[bytes]:
         """Payloads that left since the last look."""
-        return [bytes.fromhex(json.loads(line)[2]) for line in _read(self.underlay, 100_000)]
+        return [bytes.fromhex(json.loads(line)[2]) for line in self.sent()]
 
 
 class CopyingOverlay:

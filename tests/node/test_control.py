@@ -129,13 +129,16 @@ async def test_request_without_end_is_cut_off(path: Path) -> None:
 
 
 async def test_clients_are_bounded_and_a_place_becomes_free(path: Path) -> None:
-    silent = [await trio.open_unix_socket(str(path)) for _ in range(MAX_CLIENTS)]
-    await trio.testing.wait_all_tasks_blocked()
+    silent = []
+    for _ in range(MAX_CLIENTS):
+        silent.append(await trio.open_unix_socket(str(path)))
+        await silent[-1].send_all(b'{"request": "echo"}\n')
+        await silent[-1].receive_some()  # so that it has its place
     with pytest.raises(L2OverlayError, match="more than 16 clients"):
         await in_thread(client.ask, path, "echo")
     for stream in silent:
         await stream.aclose()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(0.1)
     assert (await in_thread(client.ask, path, "echo"))["request"] == "echo"
 
 

@@ -40,6 +40,7 @@ class Bench:
     def close(self) -> None:
         self.pump.close()
         self.udp.close()
+        self.udp.underlay.close()
         self.tap.close()
 
     @asynccontextmanager
