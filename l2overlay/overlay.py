@@ -39,6 +39,7 @@ from l2overlay.dataplane.ethernet import (
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.offload import is_super_frame
 from l2overlay.dataplane.outbox import flood_record
+from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.switch import FLOOD, Decision, Switch
 from l2overlay.dataplane.wire import CHECKSUM_LEN, DATA_OVERHEAD, DATA_TYPE
 from l2overlay.errors import ConfigError, FrameError, Problem
@@ -119,6 +120,7 @@ class Overlay:
         self._switch = Switch(FilteringDatabase(segment.ageing_time), own_macs)
         self._members = Membership(self._local, config, self._max_frame_len + CHECKSUM_LEN, now)
         self._up: dict[Port, Peer] = {}
+        self._opened: tuple[Session, Address, list[bytes]] | None = None
         self._frames: list[Gather] = []
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._next_sweep = now + SWEEP_INTERVAL
@@ -198,11 +200,13 @@ class Overlay:
             data, size = b"".join(burst.buffers), burst.datagram_size
             while data:
                 data = self._receive_run(data, size, burst.address, now)
+        self._receive_opened(now)
         self._settle(now)
 
     def _receive_run(self, data: bytes, size: int, address: Address, now: float) -> bytes:
         """Take those datagrams of a burst that belong to the first one's session, or the first alone; returns the others."""
         if data[0] != DATA_TYPE:
+            self._receive_opened(now)
             self._local.counters.rx_datagrams += 1
             self._members.receive_untrusted(data[:size], address, now)
             return data[size:]
@@ -215,8 +219,7 @@ class Overlay:
         plaintexts, strangers = session.open_untrusted(data, size, peer.counters)
         peer.counters.rx_datagrams += -(-len(data) // size) - len(strangers)
         if plaintexts:
-            peer.authenticated(session, address, now)
-            self._receive_plaintexts(peer, plaintexts, address, now)
+            self._collect_opened(session, address, plaintexts, now)
         if not strangers:
             return b""
         others = b"".join(strangers)
@@ -232,7 +235,25 @@ class Overlay:
         counters.drop(reason)
         return data[size:]
 
-    def _receive_plaintexts(self, peer: Peer, plaintexts: list[bytes], address: Address, now: float) -> None:
+    def _collect_opened(
+        self, session: Session, address: Address, plaintexts: list[bytes], now: float
+    ) -> None:
+        """Bursts of one session that were read together are unpacked together.
+
+        A super-frame takes more datagrams than a burst holds: unpacked one by one, each would reach the TAP in two halves.
+        """
+        if self._opened is not None and self._opened[:2] == (session, address):
+            self._opened[2].extend(plaintexts)
+            return
+        self._receive_opened(now)
+        self._opened = (session, address, plaintexts)
+
+    def _receive_opened(self, now: float) -> None:
+        if self._opened is None:
+            return
+        (session, address, plaintexts), self._opened = self._opened, None
+        peer = self._members.peers[session.peer]
+        peer.authenticated(session, address, now)
         received = peer.inbox.receive_untrusted(plaintexts, now)
         if received.frames:
             peer.received_frames(now)
@@ -394,8 +415,8 @@ class Overlay:
             up=peer.up,
             reason=peer.reason,
             next_try=max(0.0, peer.next_init - now) if waiting else None,
-            rtt=peer.rtt,
-            last_heard=None if peer.last_heard is None else now - peer.last_heard,
+            rtt=peer.liveness.rtt,
+            last_heard=None if peer.liveness.last_heard is None else now - peer.liveness.last_heard,
             session_age=None if peer.current is None else now - peer.current.created_time,
             datagram_size=peer.path.size,
             stations=self._switch.fdb.count(Port(peer.key)),
