@@ -1,9 +1,9 @@
 """The filtering database (IEEE 802.1Q-2018, clause 8.8): which station lives behind which port.
 
 A dynamic entry is learned from a source address and lives for the ageing time after it was last heard; `lookup` honours
-that by itself, the sweep only frees memory. A static entry never moves and never ages. The table is bounded: when it is
-full, the port that holds most loses its oldest entry (as Open vSwitch does), so one port's flood of addresses costs the
-others nothing.
+that by itself, the sweep only frees memory. A static entry never moves, never ages and never gives way. The table is
+bounded: when it is full, the port at which most stations were learned loses the one that was heard least recently (as
+Open vSwitch does), so one port's flood of addresses costs the others nothing, and its own busy stations little.
 """
 
 from collections.abc import Iterator
@@ -37,14 +37,19 @@ class Entry:
 
 
 class FilteringDatabase:
-    """Stations by key, and by port the same entries from oldest to newest."""
+    """Stations by key; and by port those that were learned, least recently heard first, and apart the static ones."""
 
     def __init__(self, ageing_time: float, max_entries: int = MAX_ENTRIES) -> None:
+        """Static stations count among `max_entries`; peers.toml allows half as many."""
         self.ageing_time = ageing_time
         self.max_entries = max_entries
         self.evicted = 0
         self._entries: dict[StationKey, Entry] = {}
-        self._by_port: dict[Port, dict[StationKey, Entry]] = {}
+        self._learned: dict[Port, dict[StationKey, Entry]] = {}
+        self._static: dict[Port, dict[StationKey, Entry]] = {}
+        self._fullest = LOCAL
+        self._most = 0
+        """No port has more learned stations than this; `_fullest` had so many."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -69,10 +74,13 @@ class FilteringDatabase:
         alive, old = entry.expiry > now, entry.port
         entry.heard, entry.expiry = now, now + self.ageing_time
         if old == port:
+            listed = self._learned[port]
+            del listed[key]
+            listed[key] = entry
             return None
-        self._unlist(key, old)
+        self._unlist(key, entry)
         entry.port = port
-        self._by_port.setdefault(port, {})[key] = entry
+        self._list(key, entry)
         return old if alive else None
 
     def owner(self, key: StationKey) -> Port | None:
@@ -89,11 +97,11 @@ class FilteringDatabase:
         """Forget the station, static or not."""
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._unlist(key, entry.port)
+            self._unlist(key, entry)
 
     def flush(self, port: Port, *, static: bool = False) -> int:
         """Forget what was learned at `port`, and with `static` its static stations too. Returns how many went."""
-        gone = [key for key, entry in self._by_port.get(port, {}).items() if static or not entry.static]
+        gone = [*self._learned.get(port, ()), *(self._static.get(port, ()) if static else ())]
         for key in gone:
             self.remove(key)
         return len(gone)
@@ -105,28 +113,35 @@ class FilteringDatabase:
 
     def count(self, port: Port) -> int:
         """How many stations are listed at `port`, those not yet swept included."""
-        return len(self._by_port.get(port, ()))
+        return len(self._learned.get(port, ())) + len(self._static.get(port, ()))
 
     def entries(self, now: float) -> Iterator[tuple[StationKey, Entry]]:
         """Everything that `lookup` would find."""
         return ((key, entry) for key, entry in self._entries.items() if entry.expiry > now)
 
     def _insert(self, key: StationKey, entry: Entry) -> None:
-        if len(self._entries) >= self.max_entries:
+        if len(self._entries) >= self.max_entries and self._learned:
             self._evict()
         self._entries[key] = entry
-        self._by_port.setdefault(entry.port, {})[key] = entry
+        self._list(key, entry)
 
     def _evict(self) -> None:
-        fullest = max(self._by_port.values(), key=len)
-        oldest = next((key for key, entry in fullest.items() if not entry.static), None)
-        if oldest is None:
-            oldest = next(key for key, entry in self._entries.items() if not entry.static)
-        self.remove(oldest)
+        # Looking through all ports at each eviction would make a flood of addresses dear; the fullest mostly stays so.
+        if len(self._learned.get(self._fullest, ())) != self._most:
+            self._fullest = max(self._learned, key=lambda port: len(self._learned[port]))
+            self._most = len(self._learned[self._fullest])
+        self.remove(next(iter(self._learned[self._fullest])))
         self.evicted += 1
 
-    def _unlist(self, key: StationKey, port: Port) -> None:
-        listed = self._by_port[port]
+    def _list(self, key: StationKey, entry: Entry) -> None:
+        listed = (self._static if entry.static else self._learned).setdefault(entry.port, {})
+        listed[key] = entry
+        if not entry.static and len(listed) > self._most:
+            self._fullest, self._most = entry.port, len(listed)
+
+    def _unlist(self, key: StationKey, entry: Entry) -> None:
+        by_port = self._static if entry.static else self._learned
+        listed = by_port[entry.port]
         del listed[key]
         if not listed:
-            del self._by_port[port]
+            del by_port[entry.port]
