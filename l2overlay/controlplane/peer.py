@@ -5,12 +5,12 @@ responder it waits in `next` until the first datagram under it proves that the i
 `previous` and still open what was under way. There may be several: when both ends start a handshake at the same moment
 two sessions come of it, each end sends under another one, and so does the next pair that replaces them.
 
-A peer is up from the moment a session is confirmed until one of: it says BYE; nothing authentic came for `DOWN_TIME`
-although we sent, and `DOWN_INITS` INITs went unanswered; it keeps sending INITs and never uses what we answer (it does
-not hear us); its last session expired.
+A peer is up from the moment a session is confirmed until one of: it says BYE; no PING was answered for `DOWN_TIME`, and
+`DOWN_INITS` INITs neither; it keeps sending INITs, never uses what we answer, and answers no PING (it does not hear us);
+its last session expired.
 
-Timers, in the order in which `handle_timer` looks at them: session expiry, liveness, INIT retry, rekey, PING,
-keepalive, path probe, queue, fragments.
+Timers, in the order in which `handle_timer` looks at them: session expiry, silence, INIT retry, rekey, PING, path probe,
+queue, fragments.
 """
 
 from collections import deque
@@ -21,6 +21,7 @@ from l2overlay.config import PeerConfig
 from l2overlay.controlplane.cookie import CookieHolder
 from l2overlay.controlplane.events import PathSizeChanged, PeerDown, PeerMoved, PeerUnanswered, PeerUp
 from l2overlay.controlplane.handshake import PendingHandshake, SessionKeys, initiate
+from l2overlay.controlplane.liveness import Liveness
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.path_mtu import BASE_SIZE, PathMtu
 from l2overlay.counters import Counters, DropReason
@@ -45,11 +46,12 @@ REKEY_SPREAD = 10.0
 """Up to so much earlier, by session: two ends that once started at the same moment do not go on in step, nor do the
 thousand sessions of a node that came up together."""
 REJECT_TIME = 180.0
-KEEPALIVE_TIME = 3.0
-SILENCE_TIME = 4.0
-"""So long without an answer, and the peer is asked by INITs: a keepalive and a second for the way."""
-DOWN_TIME = 7.0
+SILENCE_TIME = 3.0
+"""After a dozen unanswered PINGs the peer is asked by INITs: perhaps it was restarted and has lost our session."""
+DOWN_TIME = 6.0
 DOWN_INITS = 3
+"""With `liveness.QUIET_TIME` before it: a peer that is gone, or a link that is cut in one direction, is down at both ends
+within 8 s of the first datagram that was lost."""
 
 # Implementation constants.
 FIRST_RETRIES = (1.0, 1.0, 1.0, 2.0)
@@ -59,6 +61,9 @@ stretches it (`LocalNode.retry_floor`)."""
 MAX_PREVIOUS = 3
 """The other one of the pair in use, and the pair before it."""
 UNCONFIRMED_INITS = 4
+UNHEARD_TIME = 2.0
+"""Eight PINGs. So many INITs that we answered in vain, and so long without a PONG: it does not hear us. Old INITs that
+somebody sends us again do not count, because the genuine peer answers the PINGs."""
 MAX_QUEUED_FRAMES = 64
 MAX_QUEUED_BYTES = 128 * 1024
 QUEUE_TIME = 1.0
@@ -86,8 +91,7 @@ class Peer:
         self.next: Session | None = None
         self.up = False
         self.reason = "not tried yet"
-        self.rtt: float | None = None
-        self.last_heard: float | None = None
+        self.liveness = Liveness(config.persistent_keepalive)
         self.last_stamp = 0
         self.next_init = inf
         self.wakeup = inf
@@ -99,15 +103,7 @@ class Peer:
         self._attempts = 0
         self._asking = False
         self._unconfirmed_inits = 0
-        self._unconfirmed_since = now
         self._cookie = CookieHolder(self.key)
-        self._last_sent = now
-        self._keepalive_time = inf
-        self._ping_time = inf
-        self._ping: tuple[int, float] | None = None
-        self._last_pong = now
-        self._awaiting_since = inf
-        self._eliciting = False
         self._challenge: tuple[Address, bytes, float] | None = None
 
     # -- frames ------------------------------------------------------------------------------------------------
@@ -131,26 +127,19 @@ class Peer:
         return frames
 
     def flush(self, now: float, *, frames: bool = False) -> None:
-        """Seal and hand over what the outbox holds. `frames` says that frames are in it, which expect an answer."""
+        """Seal and hand over what the outbox holds. `frames` says that frames are in it: a PING may go with them."""
+        if frames and self.liveness.wants_ping_with_frames(now):
+            self._add_ping(now)
         plaintexts = self.outbox.take()
         session = self.current
         if not plaintexts or session is None or self.endpoint is None:
             return
         sealed = session.seal(plaintexts)
         self._local.bursts += to_bursts(self.endpoint, sealed)
-        self._sent(len(plaintexts), now)
+        self.counters.tx_datagrams += len(plaintexts)
         if len(plaintexts[0]) + DATA_OVERHEAD > BASE_SIZE:
             self.path.used_large()
             self.wake_at(self.path.deadline())
-        if (frames or self._eliciting) and self._awaiting_since == inf:
-            self._awaiting_since = now
-            self.wake_at(now + SILENCE_TIME)
-        self._eliciting = False
-
-    def send_keepalive(self, now: float) -> None:
-        """A datagram without records, at once."""
-        if self.current is not None and self.endpoint is not None:
-            self._send_plaintext(b"", self.endpoint, now)
 
     def say_bye(self, now: float) -> None:
         """We leave, or the peer is to: it flushes our stations at once instead of after its timeout."""
@@ -160,12 +149,7 @@ class Peer:
     def _send_plaintext(self, plaintext: bytes, address: Address, now: float) -> None:
         assert self.current is not None
         self._local.bursts += to_bursts(address, self.current.seal([plaintext]))
-        self._sent(1, now)
-
-    def _sent(self, datagrams: int, now: float) -> None:
-        self._last_sent = now
-        self._keepalive_time = inf
-        self.counters.tx_datagrams += datagrams
+        self.counters.tx_datagrams += 1
 
     # -- handshake ---------------------------------------------------------------------------------------------
 
@@ -191,7 +175,6 @@ class Peer:
             self.path.restart(now)
             self._apply_path()
             self._send_ping(now)
-            self.flush(now)
         else:
             self._attempts = 0
             self.try_at(now)
@@ -244,10 +227,9 @@ class Peer:
         session = self._make_session(keys, self._pending.sender, remote_index, address, now, initiator=True)
         self._forget_pending()
         self._replace_current(session)
-        self._heard(now)
+        self.liveness.last_heard = now
         self._confirm(now)
         self._send_ping(now)
-        self.flush(now)
 
     def invited(self, keys: SessionKeys, index: int, remote_index: int, address: Address, now: float) -> None:
         """A genuine INIT, and our RESP is on its way: the session waits for the initiator's first datagram."""
@@ -258,15 +240,12 @@ class Peer:
 
     def _check_half_open(self, now: float) -> None:
         """INIT after INIT, and never a datagram under what we answer: perhaps the peer does not hear us. PINGs tell."""
-        if not self._unconfirmed_inits or self._last_pong >= self._unconfirmed_since:
-            self._unconfirmed_inits = 0
-            self._unconfirmed_since = now
-        self._unconfirmed_inits += 1
-        if self._unconfirmed_inits >= UNCONFIRMED_INITS:
-            self.go_down("it does not hear us", now)
-        elif self._unconfirmed_inits > 1:
+        unanswered_since = self.liveness.unanswered_since
+        if unanswered_since == inf:
             self._send_ping(now)
-            self.flush(now)
+        self._unconfirmed_inits += 1
+        if self._unconfirmed_inits >= UNCONFIRMED_INITS and unanswered_since + UNHEARD_TIME <= now:
+            self.go_down("it does not hear us", now)
 
     def receive_cookie_untrusted(self, datagram: bytes, now: float) -> None:
         """The peer is under load; the next INIT proves our address. Raises DatagramError."""
@@ -324,6 +303,7 @@ class Peer:
         self._attempts = 0
         self._asking = False
         self._unconfirmed_inits = 0
+        self.liveness.answered(now)
         if self.up:
             return
         assert self.endpoint is not None
@@ -341,9 +321,8 @@ class Peer:
         self.current = None
         self.previous.clear()
         self.outbox.take()
-        self._awaiting_since = self._keepalive_time = self._ping_time = inf
+        self.liveness.stop()
         self._challenge = None
-        self._ping = None
         self.reason = reason
         if not self.up:
             return
@@ -382,19 +361,19 @@ class Peer:
                 self.endpoint = session.address
                 self._count_unanswered(+1)
             self._confirm(now)
-        self._heard(now)
+        self.liveness.last_heard = now
         if address != self.endpoint:
             self._challenge_address(address, now)
 
     def received_frames(self, now: float) -> None:
-        """Frames came: unless something goes back by itself, a keepalive says that they did."""
-        if self._keepalive_time == inf:
-            self._keepalive_time = now + KEEPALIVE_TIME
-            self.wake_at(self._keepalive_time)
+        """Frames came."""
+        self.liveness.received_frames()
+        self.wake_at(self.liveness.deadline())
 
     def receive_control(self, kind: Record, body: bytes, address: Address, now: float) -> None:
         """One control record of an authentic datagram. The answers leave with the next `flush`."""
         if kind is Record.PING:
+            self.liveness.received_ping(now)
             self.outbox.add_record(control_record(Record.PONG, body))
         elif kind is Record.PATH_PROBE:
             self.outbox.add_record(control_record(Record.PATH_ACK, body))
@@ -412,20 +391,15 @@ class Peer:
         elif kind is Record.BYE:
             self.go_down("it left", now)
 
-    def _heard(self, now: float) -> None:
-        self.last_heard = now
-        self._awaiting_since = inf
+    def _receive_pong(self, body: bytes, now: float) -> None:
+        if not self.liveness.received_pong(PING_TOKEN.unpack(body)[0], now):
+            return
+        self._unconfirmed_inits = 0
         if self._asking:
-            # INITs that only asked whether the peer still lives are answered by any datagram.
+            # These INITs only asked whether the peer still lives.
             self._asking = False
             self._attempts = 0
             self.next_init = inf
-
-    def _receive_pong(self, body: bytes, now: float) -> None:
-        if self._ping is not None and self._ping[0] == PING_TOKEN.unpack(body)[0]:
-            self.rtt = now - self._ping[1]
-            self._ping = None
-            self._last_pong = now
 
     def _challenge_address(self, address: Address, now: float) -> None:
         """Traffic moves to a new address only after the peer has answered from there."""
@@ -467,12 +441,13 @@ class Peer:
     def handle_timer(self, now: float) -> None:
         """Do all that is due, and set `wakeup`."""
         self._expire_sessions(now)
-        self._check_liveness(now)
+        self._check_silence(now)
         if self.next_init <= now:
             self.start_handshake(now)
         if self.up:
             self._check_rekey(now)
-            self._keep_alive(now)
+            if self.liveness.is_due(now):
+                self._send_ping(now)
             self._probe_path(now)
         self._expire_queue(now)
         fragments = self.inbox.expire(now)
@@ -481,11 +456,11 @@ class Peer:
         self.wake_at(min(self._deadline(), fragments or inf))
 
     def _deadline(self) -> float:
-        deadline = min(self.next_init, self._keepalive_time, self._ping_time)
+        deadline = min(self.next_init, self.liveness.deadline())
         if not self._attempts:
-            deadline = min(deadline, self._awaiting_since + SILENCE_TIME)
+            deadline = min(deadline, self.liveness.unanswered_since + SILENCE_TIME)
         elif self._attempts >= DOWN_INITS:
-            deadline = min(deadline, self._awaiting_since + DOWN_TIME)
+            deadline = min(deadline, self.liveness.unanswered_since + DOWN_TIME)
         for session in (self.current, self.next, *self.previous):
             if session is not None:
                 deadline = min(deadline, session.created_time + REJECT_TIME)
@@ -508,10 +483,8 @@ class Peer:
         if self.current is not None and self.current.created_time + REJECT_TIME <= now:
             self.go_down("its session expired", now)
 
-    def _check_liveness(self, now: float) -> None:
-        if not self.up or self._awaiting_since == inf:
-            return
-        since = self._awaiting_since
+    def _check_silence(self, now: float) -> None:
+        since = self.liveness.unanswered_since
         if since + DOWN_TIME <= now and self._attempts >= DOWN_INITS:
             self.go_down("no answer", now)
         elif since + SILENCE_TIME <= now and not self._attempts:
@@ -527,20 +500,15 @@ class Peer:
         age = REKEY_TIME if session.initiator else RESPONDER_REKEY_TIME
         return session.created_time + age - REKEY_SPREAD * session.local_index / 2**32
 
-    def _keep_alive(self, now: float) -> None:
-        if self._ping_time <= now:
-            self._send_ping(now)
-        elif self._keepalive_time <= now:
-            self.send_keepalive(now)
-
     def _send_ping(self, now: float) -> None:
+        self._add_ping(now)
+        self.flush(now)
+
+    def _add_ping(self, now: float) -> None:
         token = int.from_bytes(self._local.random(8), "little")
-        self._ping = (token, now)
-        interval = self.config.persistent_keepalive
-        self._ping_time = now + interval if interval else inf
+        self.liveness.sent_ping(token, now)
         self.outbox.add_record(control_record(Record.PING, PING_TOKEN.pack(token)))
-        self._eliciting = True
-        self.wake_at(self._ping_time)
+        self.wake_at(self.liveness.deadline())
 
     def _probe_path(self, now: float) -> None:
         probe = self.path.due_probe(now)
