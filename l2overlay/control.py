@@ -72,7 +72,10 @@ def _connected(path: Path) -> socket.socket:
 
 
 def _send(connection: socket.socket, request: str, arguments: dict[str, Any]) -> None:
-    connection.sendall(json.dumps({"request": request, **arguments}).encode() + b"\n")
+    with contextlib.suppress(
+        ConnectionError
+    ):  # a node that refuses us has said why before it closed: read that
+        connection.sendall(json.dumps({"request": request, **arguments}).encode() + b"\n")
 
 
 def _read_line(lines: Any, path: Path) -> bytes:
