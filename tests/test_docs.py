@@ -34,6 +34,7 @@ every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: st
 
 CONSTANT_MODULES = (
     "controlplane.peer",
+    "controlplane.liveness",
     "controlplane.path_mtu",
     "controlplane.membership",
     "controlplane.local",
@@ -110,7 +111,7 @@ NOT_IN_TABLES = {
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CONSTANT_MODULES if re.search("peer|path|memb|local|box", name)]
+    "name", [name for name in CONSTANT_MODULES if re.search("peer|live|path|memb|local|box", name)]
 )
 def test_every_timer_and_limit_of_the_core_is_in_the_document(name: str) -> None:
     source = Path(str(module(name).__file__)).read_text()
@@ -126,14 +127,17 @@ def test_the_sizes_that_are_probed_are_those_of_the_document() -> None:
 @pytest.mark.parametrize(
     ("title", "phrase", "value"),
     [
-        ("Liveness", "nothing for {} s since sends a keepalive", module("controlplane.peer").KEEPALIVE_TIME),
-        ("Liveness", "When there was none for {} s", module("controlplane.peer").SILENCE_TIME),
+        ("Liveness", "last PING to this peer was {} s ago", module("controlplane.liveness").PING_INTERVAL),
+        ("Liveness", "then nothing for {} s", module("controlplane.liveness").QUIET_TIME),
+        ("Liveness", "then every {} s until one", module("controlplane.liveness").PING_RETRY),
+        ("Liveness", "When that has lasted {} s", module("controlplane.peer").SILENCE_TIME),
         ("Liveness", "then every {} s", module("controlplane.peer").LATER_RETRY),
         ("Liveness", "stay below {} a second", module("controlplane.local").INIT_RATE),
         ("Sessions", "is dead {} s after", module("controlplane.peer").REJECT_TIME),
         ("Sessions", "when it is {} s old, the responder", module("controlplane.peer").REKEY_TIME),
         ("Sessions", "when it is {} s old and that", module("controlplane.peer").RESPONDER_REKEY_TIME),
-        ("Sessions", "verified for {} s after", module("controlplane.peer").DOWN_TIME),
+        ("Sessions", "answered no PING for {} s, and", module("controlplane.peer").DOWN_TIME),
+        ("Sessions", "answered no PING for {} s either", module("controlplane.peer").UNHEARD_TIME),
         ("Sessions", "and {} INITs were not answered", module("controlplane.peer").DOWN_INITS),
         ("Cookie", "that change after {} s", cookie.COOKIE_LIFETIME),
         ("Cookie", "under a secret for {} s", cookie.SECRET_LIFETIME),

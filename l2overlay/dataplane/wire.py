@@ -17,7 +17,7 @@
 
     template  id u32 | gso_type u8 | 0 | gso_size u16 | header_len u16 | csum_start u16 | total u16 | header[header_len]
 
-A datagram without records is a keepalive. Handshake datagrams (types 1 to 3) are in `controlplane.handshake` and
+A datagram without records is valid, and says nothing. Handshake datagrams (types 1 to 3) are in `controlplane.handshake` and
 `controlplane.cookie`. docs/protocol.md draws all of them.
 """
 
