@@ -29,7 +29,7 @@ def chosen_run_dir(args: argparse.Namespace, root: Path = RUN_ROOT) -> RunDir:
     if args.run_dir is not None:
         return RunDir(args.run_dir)
     if args.segment is not None:
-        return default_run_dir(args.segment)
+        return segment_run_dir(args.segment)
     running = list(running_segments(root))
     if not running:
         raise NoDaemonError(
@@ -39,6 +39,13 @@ def chosen_run_dir(args: argparse.Namespace, root: Path = RUN_ROOT) -> RunDir:
         names = ", ".join(name for name, _ in running)
         raise UsageError(f"several nodes run here: {names}; say which")
     return running[0][1]
+
+
+def segment_run_dir(segment: str) -> RunDir:
+    """Where the node of that name lives. Raises UsageError for what cannot be a segment's name."""
+    if "/" in segment or segment in {".", ".."}:
+        raise UsageError(f"{segment!r} is a path, not a segment; did you mean --run-dir {segment}?")
+    return default_run_dir(segment)
 
 
 def print_answer(answer: dict[str, Any]) -> None:

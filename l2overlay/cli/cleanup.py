@@ -3,9 +3,9 @@
 import argparse
 
 from l2overlay.cli import output
-from l2overlay.cli.asking import add_node_arguments, print_answer
+from l2overlay.cli.asking import add_node_arguments, print_answer, segment_run_dir
 from l2overlay.errors import ExitCode, L2OverlayError, UsageError
-from l2overlay.node.rundir import RUN_ROOT, RunDir, default_run_dir
+from l2overlay.node.rundir import RUN_ROOT, RunDir
 
 CLEANUP_SCHEMA = "l2overlay.cleanup/1"
 
@@ -50,7 +50,7 @@ def _chosen(args: argparse.Namespace) -> list[RunDir]:
     if args.run_dir is not None:
         return [RunDir(args.run_dir)]
     if args.segment is not None:
-        return [default_run_dir(args.segment)]
+        return [segment_run_dir(args.segment)]
     found = [RunDir(path) for path in sorted(RUN_ROOT.glob("*")) if path.is_dir()]
     if found and all(run_dir.holder() is not None for run_dir in found):
         raise UsageError("every node of this host is running; stop one with 'l2overlay leave SEGMENT'")
