@@ -1,0 +1,27 @@
+"""`[filter]` tables for tests: three peers, of which alpha is this host."""
+
+import base64
+
+from l2overlay.config import parse_config
+from l2overlay.config_types import FilterConfig
+
+OWN = "alpha"
+PEERS = ("alpha", "beta", "gamma")
+HEAD = '[segment]\nname = "lab"\n' + "".join(
+    f'[[peers]]\nname = "{name}"\npublic_key = "{base64.b64encode(bytes([9, *[number] * 30, 64])).decode()}"\n'
+    for number, name in enumerate(PEERS, 1)
+)
+
+
+def filter_of(text: str) -> FilterConfig:
+    """The frozen form of a `[filter]` table given as TOML."""
+    filtering = parse_config(HEAD + text, "p", base_dir=None).filter
+    assert filtering is not None
+    return filtering
+
+
+def rule(direction: str, action: str, **keys: object) -> str:
+    """A `[[filter.rules]]` stanza."""
+    lines = ["[[filter.rules]]", f'direction = "{direction}"', f'action = "{action}"']
+    lines += [f"{key} = {value!r}" for key, value in keys.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,252 @@
+"""`explain` and the kernel decide alike, frame by frame.
+
+    remote (eth0) -- tap-lab [ br-lab of the host ] g2 -- (eth0) local
+
+No node runs: frames with any source and destination MAC are written into what the rules take for the TAP (inward) or into
+the local guest's port (outward), and captured at the other end. Each frame carries its number.
+"""
+
+import random
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
+from scapy.layers.l2 import Ether
+
+from l2overlay.addresses import MacAddress, parse_mac
+from l2overlay.config import parse_config
+from l2overlay.config_types import Direction, FilterConfig
+from l2overlay.demo.lab import Guest, Lab, Namespace
+from l2overlay.filter.flow import Flow
+from l2overlay.filter.rules import explain
+from l2overlay.linux.iptables import FilterSpec, install_text, maps_text, parse_saved, render, render_maps
+
+OWN, PEERS = "alpha", ("alpha", "beta", "gamma", "delta")
+TABLE = """
+[filter]
+default_in = "drop"
+default_out = "accept"
+[filter.groups]
+mixed = ["10.9.1.0/24", "fd09:1::/64", "52:54:00:00:01:01", "gamma"]
+[[filter.rules]]
+direction = "in"
+action = "log"
+protocol = "tcp"
+[[filter.rules]]
+direction = "in"
+action = "drop"
+source = ["beta", "10.9.2.0/24"]
+protocol = "tcp"
+ports = [22, "80-90"]
+[[filter.rules]]
+direction = "in"
+action = "accept"
+source = "@mixed"
+destination = ["10.9.0.0/24", "fd09::/64", "52:54:00:00:02:02"]
+[[filter.rules]]
+direction = "in"
+action = "drop"
+source = "gamma"
+[[filter.rules]]
+direction = "in"
+action = "accept"
+protocol = "icmp"
+icmp_types = ["echo-request", "packet-too-big"]
+[[filter.rules]]
+direction = "in"
+action = "accept"
+protocol = "udp"
+source_ports = [53, 67, 1000, 1002, 1004, 1006, 1008, 1010, 1012, 1014, 1016, 1018, 1020, 1022, "1024-1030", 123]
+ports = ["1-1023", "5000-6000"]
+[[filter.rules]]
+direction = "in"
+action = "accept"
+destination = "beta"
+[[filter.rules]]
+direction = "in"
+action = "accept"
+protocol = 88
+rate = "100000/s"
+burst = 1000
+[[filter.rules]]
+direction = "out"
+action = "drop"
+destination = "beta"
+protocol = "udp"
+[[filter.rules]]
+direction = "out"
+action = "accept"
+source = "alpha"
+destination = "@mixed"
+[[filter.rules]]
+direction = "out"
+action = "drop"
+source = "52:54:00:00:02:01"
+destination = ["delta", "10.9.1.0/24"]
+[[filter.security_groups]]
+name = "web"
+stations = ["52:54:00:00:02:01", "52:54:00:00:02:03"]
+default_out = "drop"
+[[filter.security_groups.rules]]
+protocol = "tcp"
+ports = [80, 443]
+[[filter.security_groups.rules]]
+direction = "out"
+remote = ["beta", "@mixed"]
+[[filter.security_groups]]
+name = "db"
+stations = ["52:54:00:00:02:03"]
+[[filter.security_groups.rules]]
+remote = ["delta", "@web"]
+"""
+REMOTE = [parse_mac(f"52:54:00:00:01:{n:02x}") for n in range(1, 7)]
+LOCAL = [parse_mac(f"52:54:00:00:02:{n:02x}") for n in range(1, 5)]
+STATIONS = {REMOTE[0]: "delta", REMOTE[1]: "beta", REMOTE[2]: "beta", REMOTE[3]: "gamma", REMOTE[4]: "delta"}
+"""The sixth is behind a peer that no rule names, or behind none."""
+
+SEND = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0))
+for line in sys.stdin:
+    s.send(bytes.fromhex(line))
+"""
+MARK = b"l2oflow"
+
+
+def config() -> FilterConfig:
+    import base64
+
+    head = '[segment]\nname = "lab"\n' + "".join(
+        f'[[peers]]\nname = "{name}"\npublic_key = "{base64.b64encode(bytes([9, *[i] * 30, 64])).decode()}"\n'
+        for i, name in enumerate(PEERS, 1)
+    )
+    found = parse_config(head + TABLE, "p", base_dir=None).filter
+    assert found is not None
+    return found
+
+
+def random_flow(chance: random.Random, number: int) -> Flow:
+    """No two have the same addresses and ports, or conntrack would take one for the answer to the other."""
+    version, direction = chance.choice((4, 6)), chance.choice(list(Direction))
+    kind = chance.choice((6, 6, 17, 17, 58 if version == 6 else 1, 88))
+    net = chance.choice((1, 2, 3))
+    far, near = (
+        (f"10.9.{net}.{number % 250 + 1}", f"10.{chance.choice((9, 8))}.0.{number // 250 + 1}")
+        if version == 4
+        else (f"fd09:{net}::{number:x}", f"fd0{chance.choice((9, 8))}::{number:x}")
+    )
+    mine, theirs = chance.choice(LOCAL), chance.choice(REMOTE)
+    inward = direction is Direction.IN
+    ports = (chance.choice((53, 123, 1025, 2000)), chance.choice((22, 80, 85, 443, 5500, 7000)))
+    return Flow(
+        direction,
+        kind,
+        ip_address(far if inward else near),
+        ip_address(near if inward else far),
+        *(ports if kind in (6, 17) else (None, None)),
+        icmp_type={1: chance.choice((8, 13)), 58: chance.choice((128, 140))}.get(kind),
+        source_mac=theirs if inward else mine,
+        destination_mac=mine if inward else theirs,
+        peer=STATIONS.get(theirs),
+    )
+
+
+def frame_of(flow: Flow, number: int) -> bytes:
+    ip = IP if flow.version == 4 else IPv6
+    next_header = {"proto": flow.protocol} if flow.version == 4 else {"nh": flow.protocol}
+    packet = ip(src=str(flow.source), dst=str(flow.destination), **next_header)
+    payload = MARK + struct.pack(">I", number)
+    match flow.protocol:
+        case 6:
+            packet /= TCP(sport=flow.source_port, dport=flow.destination_port, flags="S")
+        case 17:
+            packet /= UDP(sport=flow.source_port, dport=flow.destination_port)
+        case 1:
+            packet /= ICMP(type=flow.icmp_type, id=number)
+        case 58:
+            packet /= (ICMPv6EchoRequest if flow.icmp_type == 128 else ICMPv6EchoReply)(id=number)
+            packet[ICMPv6EchoRequest if flow.icmp_type == 128 else ICMPv6EchoReply].type = flow.icmp_type
+    assert flow.source_mac is not None
+    assert flow.destination_mac is not None
+    return bytes(Ether(src=flow.source_mac.hex(":"), dst=flow.destination_mac.hex(":")) / packet / payload)
+
+
+def numbers_in(frames: list[bytes]) -> set[int]:
+    found = set()
+    for frame in frames:
+        at = frame.find(MARK)
+        if at >= 0:
+            found.add(struct.unpack_from(">I", frame, at + len(MARK))[0])
+    return found
+
+
+def restore(host: Namespace, program: str, text: str) -> None:
+    host.run([program, "--noflush"], stdin=text)
+
+
+def install(host: Namespace, spec: FilterSpec, variant: str) -> None:
+    for version, family in ((4, "iptables"), (6, "ip6tables")):
+        saved = parse_saved(host.run([f"{family}-{variant}-save", "-c", "-t", "filter"]).stdout, "lab")
+        restore(host, f"{family}-{variant}-restore", install_text(render(spec, STATIONS, version), saved))
+
+
+def send(guest: Guest, frames: list[bytes]) -> None:
+    guest.run([sys.executable, "-c", SEND], stdin="".join(f"{frame.hex()}\n" for frame in frames))
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_kernel_passes_exactly_the_frames_that_explain_says_it_passes(
+    lab: Callable[..., Lab], variant: str, seed: int
+) -> None:
+    opened, spec = lab(), FilterSpec("lab", "tap-lab", "br-lab", OWN, config())
+    host = opened.add_host()
+    remote, local = opened.add_guest(host, "tap-lab"), opened.add_guest(host, "g2")
+    install(host, spec, variant)
+    chance = random.Random(seed)
+    flows = [random_flow(chance, number) for number in range(400)]
+    frames = [frame_of(flow, number) for number, flow in enumerate(flows)]
+    passed: set[int] = set()
+    for direction, sender, receiver in ((Direction.IN, remote, local), (Direction.OUT, local, remote)):
+        with opened.capture(receiver, "eth0") as capture:
+            send(
+                sender,
+                [frame for flow, frame in zip(flows, frames, strict=True) if flow.direction is direction],
+            )
+        assert capture.dropped == 0
+        passed |= numbers_in(capture.frames())
+    wrong = [
+        f"{flow}: kernel {'passed' if number in passed else 'dropped'}, explain says {verdict.action} by {verdict.label}"
+        for number, flow in enumerate(flows)
+        if (verdict := explain(spec.config, OWN, flow)).accepted != (number in passed)
+    ]
+    assert not wrong, f"seed {seed}: {len(wrong)} of {len(flows)}:\n" + "\n".join(wrong[:20])
+    assert 100 < len(passed) < 300  # the table is one that decides both ways
+
+
+def test_a_station_that_moved_is_judged_by_its_new_peer(lab: Callable[..., Lab]) -> None:
+    opened, spec = lab(), FilterSpec("lab", "tap-lab", "br-lab", OWN, config())
+    host = opened.add_host()
+    remote, local = opened.add_guest(host, "tap-lab"), opened.add_guest(host, "g2")
+    install(host, spec, "nft")
+    base = Flow(
+        Direction.IN, 6, ip_address("10.9.3.1"), ip_address("10.9.0.9"), 1, 7000,
+        source_mac=REMOTE[2], destination_mac=LOCAL[1],
+    )  # fmt: skip
+    moved: dict[MacAddress, str] = {**STATIONS, REMOTE[2]: "gamma"}
+    outcomes = []
+    for number, stations in enumerate((STATIONS, moved)):
+        for version, family in ((4, "iptables"), (6, "ip6tables")):
+            restore(host, f"{family}-restore", maps_text(render_maps(spec, stations, version)))
+        flow = replace(base, source_port=number + 1, peer=stations[REMOTE[2]])
+        with opened.capture(local, "eth0") as capture:
+            send(remote, [frame_of(flow, number)])
+        outcomes.append(number in numbers_in(capture.frames()))
+        assert outcomes[-1] == explain(spec.config, OWN, flow).accepted
+    assert outcomes == [False, True]
