@@ -15,13 +15,13 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from linux.conftest import inside
 
-from l2overlay.demo.lab import Guest, Namespace
+from l2overlay.demo.lab import Guest, Lab, Namespace
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_STATISTICS = 263, 8, 6
@@ -139,12 +139,12 @@ def udp_socket(station: Namespace, address: str, port: int = 0) -> socket.socket
 
 
 def carry_udp(
-    sender: Guest, receiver: Guest, payloads: Iterable[bytes], *, family: int = 4, pause: float = 0.0
+    sender: Guest, receiver: Guest, payloads: Sequence[bytes], *, family: int = 4, pause: float = 0.0
 ) -> list[bytes]:
     """Send payloads from one guest to another and return what arrived, in order, until nothing comes any more."""
     source, target = (g.ipv4 if family == 4 else g.ipv6 for g in (sender, receiver))
     with udp_socket(receiver, target, 7000) as receiving, udp_socket(sender, source) as sending:
-        arrived = _collector(receiving)
+        arrived = _collector(receiving, len(payloads))
         for payload in payloads:
             sending.sendto(payload, (target, 7000))
             if pause:
@@ -155,24 +155,24 @@ def carry_udp(
 def carry_udp_super_frame(sender: Guest, receiver: Guest, payload: bytes, size: int) -> list[bytes]:
     """Hand the kernel one UDP super-frame (UDP_SEGMENT) and return the datagrams that arrived."""
     with udp_socket(receiver, receiver.ipv4, 7000) as receiving, udp_socket(sender, sender.ipv4) as sending:
-        arrived = _collector(receiving)
+        arrived = _collector(receiving, -(-len(payload) // size))
         sending.setsockopt(SOL_UDP, UDP_SEGMENT, size)
         sending.sendto(payload, (receiver.ipv4, 7000))
         return arrived()
 
 
-def _collector(receiving: socket.socket, quiet: float = 0.3) -> Callable[[], list[bytes]]:
-    """Start to collect datagrams; the function that it returns waits until `quiet` seconds have brought none."""
+def _collector(receiving: socket.socket, expected: int) -> Callable[[], list[bytes]]:
+    """Start to collect datagrams; the function that it returns waits until nothing comes any more."""
     arrived: list[bytes] = []
     sent_all = threading.Event()
 
     def collect() -> None:
-        while select.select([receiving], [], [], quiet)[0] or not sent_all.is_set():
-            receiving.setblocking(False)
-            try:
+        while True:
+            quiet = QUIET / 3 if len(arrived) >= expected else QUIET * 2
+            if select.select([receiving], [], [], quiet)[0]:
                 arrived.append(receiving.recv(1 << 16))
-            except BlockingIOError:
-                continue
+            elif sent_all.is_set():
+                return
 
     thread = threading.Thread(target=collect)
     thread.start()
@@ -248,3 +248,9 @@ def eventually(true: Callable[[], bool], seconds: float, pause: float = 0.02) ->
         assert time.monotonic() - start < seconds, f"not within {seconds} s"
         time.sleep(pause)
     return time.monotonic() - start
+
+
+def tell_nodes(lab: Lab) -> None:
+    """Print what the nodes have said lately: pytest shows it with a failure."""
+    for node in lab.nodes:
+        print(f"--- {node.host.label}, exit code {node.process.poll()}\n{node.output()[-4000:]}")

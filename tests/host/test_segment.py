@@ -27,6 +27,7 @@ from stations import (
     mac_bytes,
     random_file,
     speak,
+    tell_nodes,
 )
 
 from l2overlay.demo.lab import Guest, Lab
@@ -64,8 +65,7 @@ def net(request: pytest.FixtureRequest) -> Iterator[Lab]:
 @pytest.fixture(autouse=True)
 def _what_the_nodes_say(net: Lab) -> Iterator[None]:
     yield
-    for node in net.nodes:
-        print(f"--- {node.host.label}\n{node.output()[-4000:]}")
+    tell_nodes(net)
 
 
 @pytest.fixture
