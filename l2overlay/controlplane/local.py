@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from l2overlay.addresses import Address
 from l2overlay.controlplane.events import Event
-from l2overlay.controlplane.handshake import HandshakeContext
+from l2overlay.controlplane.handshake import HandshakeContext, PendingHandshake
 from l2overlay.counters import Counters
 from l2overlay.dataplane.session import Session
 from l2overlay.seams import Burst
@@ -42,7 +42,8 @@ class LocalNode:
         self.events: list[Event] = []
         """What happened since the overlay last looked."""
         self.sessions: dict[int, Session] = {}
-        self.pending: dict[int, Peer] = {}
+        self.pending: dict[int, tuple[Peer, PendingHandshake]] = {}
+        """INITs that wait for their RESP, by our index."""
         self.stamp = last_stamp
         self.unanswered = 0
         """Peers with an endpoint and no session."""

@@ -158,19 +158,21 @@ class Membership:
         peer.invited(keys, index, received.sender, address, now)
 
     def _receive_resp(self, datagram: bytes, address: Address, now: float) -> DropReason | None:
-        peer = self._local.pending.get(resp_receiver_untrusted(datagram))
-        if peer is None or peer.pending is None:
+        found = self._local.pending.get(resp_receiver_untrusted(datagram))
+        if found is None:
             return DropReason.UNKNOWN_SESSION
-        keys, remote_index, _ = receive_resp_untrusted(self._local.context, peer.pending, datagram)
-        peer.answered(keys, remote_index, address, now)
+        peer, pending = found
+        keys, remote_index, _ = receive_resp_untrusted(self._local.context, pending, datagram)
+        peer.answered(pending, keys, remote_index, address, now)
         return None
 
     def _receive_cookie(self, datagram: bytes, now: float) -> DropReason | None:
-        peer = self._local.pending.get(int.from_bytes(datagram[4:8], "little"))
-        if peer is None or peer.pending is None:
+        found = self._local.pending.get(int.from_bytes(datagram[4:8], "little"))
+        if found is None:
             return DropReason.UNKNOWN_SESSION
+        peer, pending = found
         try:
-            peer.receive_cookie_untrusted(datagram, now)
+            peer.receive_cookie_untrusted(datagram, pending.mac1, now)
         except DatagramError:
             return DropReason.BAD_COOKIE_REPLY
         return None

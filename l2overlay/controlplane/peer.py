@@ -54,10 +54,15 @@ DOWN_INITS = 3
 within 8 s of the first datagram that was lost."""
 
 # Implementation constants.
-FIRST_RETRIES = (1.0, 1.0, 1.0, 2.0)
-LATER_RETRY = 1.8
-"""Then every 1.8 s +- 20 %. Both ends try, so a healed path is found within 1.5 s in 19 of 20 cases; a large segment
-stretches it (`LocalNode.retry_floor`)."""
+FIRST_RETRY = 0.75
+FIRST_RETRIES = 16
+"""12 s: at half of all datagrams lost one INIT in four gets through and back, and 16 of them fail once in 100 times."""
+LATER_RETRY = 1.25
+"""For ever. A path that heals is found within 1.5 s, also when only one end can call. Both are +- 20 %, so that two ends
+do not call in step; many silent peers stretch them (`LocalNode.retry_floor`)."""
+MAX_PENDING = 4
+"""INITs that may still be answered, and of a peer's INITs those that it may still use: on a path with a round trip of
+up to 2.4 s the answer comes after the next INIT has left."""
 MAX_PREVIOUS = 3
 """The other one of the pair in use, and the pair before it."""
 UNCONFIRMED_INITS = 4
@@ -68,8 +73,8 @@ MAX_QUEUED_FRAMES = 64
 MAX_QUEUED_BYTES = 128 * 1024
 QUEUE_TIME = 1.0
 CHALLENGE_INTERVAL = 0.25
-UNANSWERED_EVERY = 5
-"""A silent peer is reported at its third INIT and at every fifth from then on."""
+UNANSWERED_EVERY = 8
+"""A silent peer is reported at its third INIT and at every eighth from then on: about every 10 s."""
 
 DEFAULT_PATH_LIMIT = {4: 1472, 6: 1452}
 """UDP payload in one Ethernet frame, until the shell knows the interface."""
@@ -88,7 +93,7 @@ class Peer:
         self.configured: Address | None = None
         self.current: Session | None = None
         self.previous: deque[Session] = deque()
-        self.next: Session | None = None
+        self.next: deque[Session] = deque()
         self.up = False
         self.reason = "not tried yet"
         self.liveness = Liveness(config.persistent_keepalive)
@@ -99,7 +104,7 @@ class Peer:
         self.queue: deque[tuple[float, TapFrame]] = deque()
         self._queued_bytes = 0
         self._local = local
-        self._pending: PendingHandshake | None = None
+        self._pending: deque[PendingHandshake] = deque()
         self._attempts = 0
         self._asking = False
         self._unconfirmed_inits = 0
@@ -186,46 +191,50 @@ class Peer:
             self.wake_at(time)
 
     def start_handshake(self, now: float) -> None:
-        """Send an INIT. An earlier one that is unanswered is given up."""
+        """Send an INIT. Earlier ones may still be answered."""
         if self.endpoint is None:
             self.next_init = inf
             return
-        self._forget_pending()
+        pending = self._initiate(now)
+        self._local.send(self.endpoint, pending.datagram)
+        self._attempts += 1
+        self.next_init = now + self._retry_delay()
+        if not self.up and self._attempts % UNANSWERED_EVERY == DOWN_INITS:
+            self.reason = f"no answer to {self._attempts} handshakes"
+            self._local.events.append(PeerUnanswered(self.key, self._attempts))
+
+    def _initiate(self, now: float) -> PendingHandshake:
         local = self._local
-        index = local.new_index()
-        self._pending = initiate(
+        if len(self._pending) >= MAX_PENDING:
+            del local.pending[self._pending.popleft().sender]
+        pending = initiate(
             local.context,
             self.key,
-            sender=index,
+            sender=local.new_index(),
             stamp=local.new_stamp(now),
             features=0,
             ephemeral=local.random(32),
             cookie=self._cookie.cookie(now),
         )
-        local.pending[index] = self
-        local.send(self.endpoint, self._pending.datagram)
-        self._attempts += 1
-        self.next_init = now + self._retry_delay()
-        if not self.up and self._attempts % UNANSWERED_EVERY == DOWN_INITS:
-            self.reason = f"no answer to {self._attempts} handshakes"
-            local.events.append(PeerUnanswered(self.key, self._attempts))
+        self._pending.append(pending)
+        local.pending[pending.sender] = (self, pending)
+        return pending
 
     def _retry_delay(self) -> float:
+        delay = FIRST_RETRY if self._attempts < FIRST_RETRIES else LATER_RETRY
         floor = 0.0 if self.up else self._local.retry_floor()
-        if self._attempts <= len(FIRST_RETRIES):
-            return max(FIRST_RETRIES[self._attempts - 1], floor)
-        return max(LATER_RETRY, floor) * (0.8 + 0.4 * self._local.jitter())
+        return max(delay, floor) * (0.8 + 0.4 * self._local.jitter())
 
-    @property
-    def pending(self) -> PendingHandshake | None:
-        """The INIT that waits for its RESP."""
-        return self._pending
-
-    def answered(self, keys: SessionKeys, remote_index: int, address: Address, now: float) -> None:
+    def answered(
+        self,
+        pending: PendingHandshake,
+        keys: SessionKeys,
+        remote_index: int,
+        address: Address,
+        now: float,
+    ) -> None:
         """A genuine RESP: the session is current at once, and a PING under it confirms the keys to the responder."""
-        assert self._pending is not None
-        session = self._make_session(keys, self._pending.sender, remote_index, address, now, initiator=True)
-        self._forget_pending()
+        session = self._make_session(keys, pending.sender, remote_index, address, now, initiator=True)
         self._replace_current(session)
         self.liveness.last_heard = now
         self._confirm(now)
@@ -233,8 +242,9 @@ class Peer:
 
     def invited(self, keys: SessionKeys, index: int, remote_index: int, address: Address, now: float) -> None:
         """A genuine INIT, and our RESP is on its way: the session waits for the initiator's first datagram."""
-        self._drop_session(self.next)
-        self.next = self._make_session(keys, index, remote_index, address, now, initiator=False)
+        if len(self.next) >= MAX_PENDING:
+            self._drop_session(self.next.popleft())
+        self.next.append(self._make_session(keys, index, remote_index, address, now, initiator=False))
         if self.up:
             self._check_half_open(now)
 
@@ -247,11 +257,13 @@ class Peer:
         if self._unconfirmed_inits >= UNCONFIRMED_INITS and unanswered_since + UNHEARD_TIME <= now:
             self.go_down("it does not hear us", now)
 
-    def receive_cookie_untrusted(self, datagram: bytes, now: float) -> None:
-        """The peer is under load; the next INIT proves our address. Raises DatagramError."""
-        assert self._pending is not None
+    def receive_cookie_untrusted(self, datagram: bytes, mac1: bytes, now: float) -> None:
+        """The peer is under load; the next INIT proves our address. Raises DatagramError.
+
+        `mac1` is that of the INIT which it claims to answer.
+        """
         had_cookie = self._cookie.cookie(now) is not None
-        self._cookie.receive_untrusted(datagram, self._pending.mac1, now)
+        self._cookie.receive_untrusted(datagram, mac1, now)
         if not had_cookie:
             self.next_init = now
             self.wake_at(now)
@@ -288,20 +300,24 @@ class Peer:
         while len(self.previous) > MAX_PREVIOUS:
             self._drop_session(self.previous.popleft())
 
-    def _drop_session(self, session: Session | None) -> None:
-        if session is not None:
-            self._local.sessions.pop(session.local_index, None)
+    def _drop_session(self, session: Session) -> None:
+        del self._local.sessions[session.local_index]
 
-    def _forget_pending(self) -> None:
-        if self._pending is not None:
-            self._local.pending.pop(self._pending.sender, None)
-            self._pending = None
+    def _drop_next(self) -> None:
+        while self.next:
+            self._drop_session(self.next.popleft())
 
-    def _confirm(self, now: float) -> None:
-        """Both ends are known to have the keys."""
+    def _stop_handshake(self) -> None:
+        """No INIT is wanted any more, and the answers to those under way neither."""
+        while self._pending:
+            del self._local.pending[self._pending.popleft().sender]
         self.next_init = inf
         self._attempts = 0
         self._asking = False
+
+    def _confirm(self, now: float) -> None:
+        """Both ends are known to have the keys."""
+        self._stop_handshake()
         self._unconfirmed_inits = 0
         self.liveness.answered(now)
         if self.up:
@@ -316,10 +332,11 @@ class Peer:
 
     def go_down(self, reason: str, now: float) -> None:
         """No session any more. The owner flushes its stations when it sees the event."""
-        for session in (self.current, *self.previous):
-            self._drop_session(session)
+        if self.current is not None:
+            self._drop_session(self.current)
+        while self.previous:
+            self._drop_session(self.previous.popleft())
         self.current = None
-        self.previous.clear()
         self.outbox.take()
         self.liveness.stop()
         self._challenge = None
@@ -339,11 +356,10 @@ class Peer:
         """The peer is no longer configured: give back what it holds of the node."""
         self.go_down("it was removed", now)
         self._count_unanswered(-1)
-        self._forget_pending()
-        self._drop_session(self.next)
-        self.next = None
+        self._stop_handshake()
+        self._drop_next()
         self.endpoint = self.configured = None
-        self.next_init = self.wakeup = inf
+        self.wakeup = inf
 
     def _count_unanswered(self, change: int) -> None:
         if not self.up and self.endpoint is not None:
@@ -353,8 +369,9 @@ class Peer:
 
     def authenticated(self, session: Session, address: Address, now: float) -> None:
         """A datagram of `session` verified. Promotes `next`, notices a new address."""
-        if session is self.next:
-            self.next = None
+        if session in self.next:
+            self.next.remove(session)
+            self._drop_next()
             self._replace_current(session)
             if not self.up:
                 self._count_unanswered(-1)
@@ -396,10 +413,7 @@ class Peer:
             return
         self._unconfirmed_inits = 0
         if self._asking:
-            # These INITs only asked whether the peer still lives.
-            self._asking = False
-            self._attempts = 0
-            self.next_init = inf
+            self._stop_handshake()
 
     def _challenge_address(self, address: Address, now: float) -> None:
         """Traffic moves to a new address only after the peer has answered from there."""
@@ -461,9 +475,10 @@ class Peer:
             deadline = min(deadline, self.liveness.unanswered_since + SILENCE_TIME)
         elif self._attempts >= DOWN_INITS:
             deadline = min(deadline, self.liveness.unanswered_since + DOWN_TIME)
-        for session in (self.current, self.next, *self.previous):
-            if session is not None:
-                deadline = min(deadline, session.created_time + REJECT_TIME)
+        for session in (*self.previous, *self.next):
+            deadline = min(deadline, session.created_time + REJECT_TIME)
+        if self.current is not None:
+            deadline = min(deadline, self.current.created_time + REJECT_TIME)
         if self.current is not None and not self._attempts:
             deadline = min(deadline, self._rekey_time(self.current))
         if self.up:
@@ -474,12 +489,10 @@ class Peer:
 
     def _expire_sessions(self, now: float) -> None:
         # Everywhere `start + period <= now`, as in `_deadline`: a difference rounds differently and would spin.
-        for session in [s for s in self.previous if s.created_time + REJECT_TIME <= now]:
-            self.previous.remove(session)
-            self._drop_session(session)
-        if self.next is not None and self.next.created_time + REJECT_TIME <= now:
-            self._drop_session(self.next)
-            self.next = None
+        for sessions in (self.previous, self.next):
+            for session in [s for s in sessions if s.created_time + REJECT_TIME <= now]:
+                sessions.remove(session)
+                self._drop_session(session)
         if self.current is not None and self.current.created_time + REJECT_TIME <= now:
             self.go_down("its session expired", now)
 

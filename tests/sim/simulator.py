@@ -416,6 +416,10 @@ class Simulation:
         self.now = self.watch.now = time
         action()
 
+    def run_until_all_up(self, within: float) -> float:
+        """Seconds until every node has every other one up."""
+        return self.run_until(self.all_up, within)
+
     # -- the wire ----------------------------------------------------------------------------------------------
 
     def carry(self, sender: Node, destination: Address, datagram: bytes) -> None:
