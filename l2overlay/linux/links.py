@@ -28,6 +28,7 @@ GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFAD
 IFF_UP = 0x1
 IFF_LOWER_UP = 0x10000
 IFLA_IFNAME = 3
+IFLA_MTU = 4
 IFLA_MASTER = 10
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 NOT_USABLE = 0x40 | 0x08
@@ -46,6 +47,7 @@ class ChangeKind(StrEnum):
     LINK_GONE = "link_gone"  # deleted, renamed, or moved to another namespace
     LINK_DOWN = "link_down"  # set down, or its carrier lost
     LINK_UP = "link_up"
+    MTU_CHANGED = "mtu_changed"  # `detail` is the new one
     MASTER_CHANGED = "master_changed"  # put into a bridge (`detail` names it) or taken out (empty)
     ADDRESS_ADDED = "address_added"  # usable from now on: after duplicate address detection
     ADDRESS_REMOVED = "address_removed"
@@ -60,13 +62,14 @@ class LinkChange:
     kind: ChangeKind
     link: str = ""
     detail: str = ""
-    """The new master, or the address."""
+    """The new master or MTU, or the address."""
 
 
 class _Link(NamedTuple):
     name: str
     up: bool
     master: int
+    mtu: int
 
 
 class LinkWatch:
@@ -135,16 +138,19 @@ class LinkWatch:
         found = attributes(body[IFINFOMSG.size :])
         name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
         is_up = flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP
-        old = self._links.pop(index, _Link(name, False, 0))
+        mtu = read_u32(found.get(IFLA_MTU))
+        old = self._links.pop(index, _Link(name, False, 0, mtu))
         if deleted or old.name != name:
             yield LinkChange(ChangeKind.LINK_GONE, old.name)
-            old = _Link(name, False, 0)
+            old = _Link(name, False, 0, mtu)
         if deleted:
             self._addresses = {known for known in self._addresses if known[0] != index}
             return
-        new = self._links[index] = _Link(name, is_up, read_u32(found.get(IFLA_MASTER)))
+        new = self._links[index] = _Link(name, is_up, read_u32(found.get(IFLA_MASTER)), mtu)
         if new.up != old.up:
             yield LinkChange(ChangeKind.LINK_UP if new.up else ChangeKind.LINK_DOWN, name)
+        if new.mtu != old.mtu:
+            yield LinkChange(ChangeKind.MTU_CHANGED, name, str(new.mtu))
         if new.master != old.master:
             yield LinkChange(ChangeKind.MASTER_CHANGED, name, self._name(new.master))
 

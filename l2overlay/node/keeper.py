@@ -94,16 +94,17 @@ class Keeper:
                     self._note_own(change)
                 elif change.kind is ChangeKind.LOST:
                     self._wanted.set()
-                    self._want_underlay("")
+                    self.want_underlay("")
                 elif change.kind is not ChangeKind.MASTER_CHANGED:
-                    self._want_underlay(change.link)
+                    self.want_underlay(change.link)
 
     def _note_own(self, change: LinkChange) -> None:
         if change.kind is ChangeKind.LINK_GONE and change.link == self._site.spec.tap:
             self._tap_gone = True
         self._wanted.set()
 
-    def _want_underlay(self, link: str) -> None:
+    def want_underlay(self, link: str) -> None:
+        """Look at the underlay soon; `link` had news, "" stands for any."""
         self._links.add(link)
         self._underlay_wanted.set()
 

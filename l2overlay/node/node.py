@@ -234,6 +234,7 @@ class Node:
             self._clock,
             tell=self._tell,
             tap_lost=self._tap_lost,
+            too_long=self._link_refused_size,
             timer_moved=self._timer_moved,
         )
         self._timer = OverlayTimer(self._overlay, self._clock, self._pump.flush)
@@ -342,6 +343,10 @@ class Node:
     def _tap_lost(self, error: OSError) -> None:
         self._keeper.tap_lost(error)
 
+    def _link_refused_size(self) -> None:
+        """The MTU of an outgoing link has become smaller, or that of a route, of which the kernel says nothing: ask again."""
+        self._keeper.want_underlay("")
+
     def _timer_moved(self, due: float | None) -> None:
         self._timer.moved(due)
 
@@ -356,7 +361,7 @@ class Node:
         self._pump.flush()
 
     def _underlay_changed(self, links: frozenset[str]) -> None:
-        """Look at the paths to the peers, and act when one of them is another or goes over a link that changed."""
+        """Look at the paths to the peers, and act when one of them is another or goes over a link that changed ("": any)."""
         now = self._clock()
         known = {p.key: p.endpoint for p in self.overlay.peers(now) if p.endpoint is not None}
         if not self._paths.changed(known.values(), links):
@@ -369,7 +374,7 @@ class Node:
         self._pump.flush()
         self._journal.tell(
             "underlay_changed",
-            f"underlay changed ({', '.join(sorted(links)) or 'routes'}): peers tried again",
+            f"underlay changed ({', '.join(sorted(links - {''})) or 'routes'}): peers tried again",
         )
 
     async def _note_stamps(self) -> None:

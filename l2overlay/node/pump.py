@@ -47,8 +47,8 @@ _GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO, errno.EFAULT)
 
 
 class Pump:
-    """Moves everything that moves. `tell` gets each event of the overlay, `tap_lost` the error that ended the TAP;
-    both are called between two rounds and must not wait."""
+    """Moves everything that moves. `tell` gets each event of the overlay, `tap_lost` the error that ended the TAP,
+    `too_long` is called when the outgoing link refused a datagram for its size. None of them may wait."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Pump:
         *,
         tell: Callable[[Event], None],
         tap_lost: Callable[[OSError], None],
+        too_long: Callable[[], None] = lambda: None,
         timer_moved: Callable[[float | None], None] = lambda _due: None,
     ) -> None:
         self._overlay = overlay
@@ -65,6 +66,7 @@ class Pump:
         self._clock = clock
         self._tell = tell
         self._tap_lost = tap_lost
+        self._too_long = too_long
         self._timer_moved = timer_moved
         self._tap: Tap | None = None
         self._unsent: list[Burst] = []
@@ -206,6 +208,8 @@ class Pump:
         done, refused = self._udp.send_bursts(waiting)
         for reason, count in refused.items():
             self._overlay.counters.drop(reason, count)
+        if DropReason.SEND_TOO_LONG in refused:
+            self._too_long()
         self._unsent = waiting[done:] if done < len(waiting) else []
         if bool(self._unsent) != self._blocked:
             self._watch_for_room(bool(self._unsent))

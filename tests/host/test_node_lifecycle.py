@@ -393,6 +393,30 @@ def test_new_underlay_address_is_used_within_two_seconds(lab: MakeLab) -> None:
     eventually(lambda: answer(net, h2)["peers"][0]["endpoint"] == "10.77.0.99:7470", 2.0)
 
 
+def test_underlay_link_that_goes_down_and_up_carries_again_at_once(lab: MakeLab) -> None:
+    net = lab()
+    h1, _, g1, g2 = two_hosts(net)
+    both_up(net)
+    h1.ip("link set under0 down", "link set under0 up")
+    eventually(lambda: net.ping(g1, g2.ipv4, count=1, wait=0.3).received == 1, 2.0)
+
+
+def test_underlay_mtu_is_followed_down_and_up(lab: MakeLab) -> None:
+    net = lab()
+    h1, _, g1, g2 = two_hosts(net)
+    both_up(net)
+
+    def size() -> int:
+        return int(answer(net, h1)["peers"][0]["datagram_size"])
+
+    eventually(lambda: size() == 1472, 5.0)
+    h1.ip("link set under0 mtu 1400")
+    eventually(lambda: size() == 1372, 5.0)
+    assert net.ping(g1, g2.ipv4, size=1472).received == 3  # still 1500 bytes for the guests
+    h1.ip("link set under0 mtu 1500")
+    eventually(lambda: size() == 1472, 5.0)
+
+
 # Reload
 
 

@@ -62,6 +62,7 @@ def watched(namespace: Callable[[], Namespace]) -> Iterator[Watched]:
         ("link del br0", LinkChange(ChangeKind.LINK_GONE, "br0")),
         ("link set port0 down", LinkChange(ChangeKind.LINK_DOWN, "port0")),
         ("link set guest0 down", LinkChange(ChangeKind.LINK_DOWN, "port0")),  # its carrier
+        ("link set under0 mtu 1400", LinkChange(ChangeKind.MTU_CHANGED, "under0", "1400")),
         ("link set port0 nomaster", LinkChange(ChangeKind.MASTER_CHANGED, "port0")),
         ("link set wire0 master br0", LinkChange(ChangeKind.MASTER_CHANGED, "wire0", "br0")),
         ("addr add 10.0.0.9/24 dev under0", LinkChange(ChangeKind.ADDRESS_ADDED, "under0", "10.0.0.9/24")),
