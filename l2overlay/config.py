@@ -1,8 +1,8 @@
 """peers.toml as typed, frozen data: one file, the same on every host of a segment.
 
 Order of `parse_config`: size and encoding, positions, tomllib, then all at once the values by themselves
-(`config_model`), among each other (`config_checks`, `config_filter`) and the psk's file; only a document without a
-fault becomes a `Config`. Every mistake is a `Problem` with its line and column.
+(`config_model`), among each other (`config_checks`, `config_filter`, `config_protect`) and the psk's file; only a
+document without a fault becomes a `Config`. Every mistake is a `Problem` with its line and column.
 """
 
 import re
@@ -21,7 +21,20 @@ from l2overlay.config_limits import (
     DEFAULT_PORT,
     MAX_FILE_SIZE,
 )
-from l2overlay.config_types import Config, Endpoint, FilterConfig, PeerConfig, SegmentConfig, Suite
+from l2overlay.config_protect import build_protect, protect_faults
+from l2overlay.config_types import (
+    Config,
+    Endpoint,
+    FilterConfig,
+    Learn,
+    Party,
+    PeerConfig,
+    ProtectConfig,
+    SegmentConfig,
+    StormConfig,
+    StormLimit,
+    Suite,
+)
 from l2overlay.config_values import interface_address, split_endpoint
 from l2overlay.errors import ConfigError, L2OverlayError, Problem
 from l2overlay.files import read_regular
@@ -41,9 +54,14 @@ __all__ = [
     "ConfigDiff",
     "Endpoint",
     "FilterConfig",
+    "Learn",
+    "Party",
     "PeerChange",
     "PeerConfig",
+    "ProtectConfig",
     "SegmentConfig",
+    "StormConfig",
+    "StormLimit",
     "Suite",
     "diff_configs",
     "json_schema",
@@ -71,12 +89,13 @@ def parse_config(text: str | bytes, source: str, *, base_dir: Path | None) -> Co
     places, document = _parse_toml(clean, source)
     tables, faults = check_tables(document)
     psk, psk_faults = _read_psk(document, base_dir)
-    faults += [*cross_faults(document), *filter_faults(document), *psk_faults]
+    faults += [*cross_faults(document), *filter_faults(document), *protect_faults(document), *psk_faults]
     if faults or tables is None:
         raise ConfigError(source, _problems(faults, places))
     peers = tuple(_peer(peer) for peer in tables.peers)
     filtering = build_filter(document.get("filter"), (peer.name for peer in peers))
-    return Config(_segment(tables.segment, psk), peers, filtering)
+    protection = build_protect(document.get("protect"), {peer.name: peer.public_key for peer in peers})
+    return Config(_segment(tables.segment, psk), peers, filtering, protection)
 
 
 def json_schema() -> dict[str, Any]:
@@ -206,6 +225,8 @@ def _peer(table: "PeerTable") -> PeerConfig:
         public_key=parse_key(table.public_key),
         endpoint=Endpoint(*split_endpoint(table.endpoint)) if table.endpoint else None,
         macs=tuple(map(parse_mac, table.macs)),
+        learn=Learn(table.learn),
+        max_macs=table.max_macs,
         persistent_keepalive=float(table.persistent_keepalive),
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from l2overlay.addresses import format_mac
-from l2overlay.config_types import Config, FilterConfig, PeerConfig, SegmentConfig, Suite
+from l2overlay.config_types import Config, FilterConfig, PeerConfig, ProtectConfig, SegmentConfig, Suite
 
 RESTART_FIELDS = frozenset({"name", "bridge", "tap", "suite", "psk"})
 """Of `[segment]`: interfaces of other names are other interfaces, and no session outlives its suite or psk."""
@@ -34,12 +34,17 @@ class ConfigDiff:
     """Fields of `SegmentConfig` that differ, in their order."""
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed or self.segment or self.filter)
+        return bool(self.added or self.removed or self.changed or self.segment or self.filter or self.protect)
 
     @property
     def filter(self) -> bool:
         """The `[filter]` table means something else than before."""
         return self.old.filter != self.new.filter
+
+    @property
+    def protect(self) -> tuple[str, ...]:
+        """Fields of `ProtectConfig` that differ, in their order."""
+        return _differing(self.old.protect or ProtectConfig(), self.new.protect or ProtectConfig())
 
     @property
     def restart(self) -> tuple[str, ...]:
@@ -57,6 +62,7 @@ class ConfigDiff:
             *(f"+ peer {peer.name}{_at_endpoint(peer)}" for peer in self.added),
             *(f"peer {c.old.name}: {_change(c.old, c.new, f)}" for c in self.changed for f in c.fields),
             *_filter_lines(self.old.filter, self.new.filter),
+            *(f"protect: {name} changed" for name in self.protect),
         ]
 
 

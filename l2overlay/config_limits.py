@@ -19,6 +19,11 @@ MAX_FILTER_RULES = 1000
 """Every frame that opens a connection is held against all of them; each is compared with each when the file is read."""
 MAX_RULE_LINES = 4096
 """Rules of the kernel that one rule may become (sources times destinations)."""
+MAX_LISTED = 1024
+"""Peers and stations in one list of `[protect]`."""
+MAX_BOUND_ADDRESSES = 64
+"""Of one station in `[protect.bindings]`: two families, privacy addresses, a few more."""
+MAX_STORM_RATE = 100_000_000_000
 
 MAX_SEGMENT_NAME = 15
 MAX_PEER_NAME = 63

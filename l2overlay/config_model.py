@@ -21,13 +21,18 @@ from l2overlay.config_limits import (
     DEFAULT_PORT,
     MAX_ADDRESSES,
     MAX_AGEING_TIME,
+    MAX_BOUND_ADDRESSES,
     MAX_FILTER_RULES,
+    MAX_LISTED,
     MAX_MTU,
     MAX_PEERS,
     MAX_PERSISTENT_KEEPALIVE,
+    MAX_STATIC_MACS,
+    MAX_STORM_RATE,
     MIN_AGEING_TIME,
     MIN_MTU,
 )
+from l2overlay.config_protect import ETHERTYPES, bound_address, parse_ethertype
 from l2overlay.config_values import (
     INTERFACE_NAME,
     PEER_NAME,
@@ -53,6 +58,16 @@ def checked_by(check: Callable[[str], object]) -> AfterValidator:
         return text
 
     return AfterValidator(validate)
+
+
+def _kept(check: Callable[[object], object]) -> Callable[[object], object]:
+    """As `checked_by`, for values of several types."""
+
+    def validate(value: object) -> object:
+        check(value)
+        return value
+
+    return validate
 
 
 def pattern(expression: str) -> Any:
@@ -84,6 +99,17 @@ Protocol = Annotated[
     Any,
     *shaped_by(lambda value: value, {"anyOf": [{"enum": list(PROTOCOLS)}, {"type": "integer"}]}),
 ]
+EtherType = Annotated[
+    Any,
+    *shaped_by(
+        _kept(parse_ethertype),
+        {"anyOf": [{"enum": list(ETHERTYPES)}, {"type": "integer"}, {"type": "string", "pattern": "^0x"}]},
+    ),
+]
+BoundAddress = Annotated[str, checked_by(bound_address), pattern("[0-9A-Fa-f:.]+")]
+Listed = Annotated[list[str], Field(max_length=MAX_LISTED)]
+OnOff = Literal["on", "off"]
+PassDrop = Literal["pass", "drop"]
 
 
 class Table(BaseModel):
@@ -137,6 +163,12 @@ class PeerTable(Table):
         description="host:port or [v6]:port of its underlay address; without it the peer must call first.",
     )
     macs: list[MacText] = Field([], description="Stations that live behind this peer and nowhere else.")
+    learn: Literal["on", "off", "locked"] = Field(
+        "on", description="off: only macs may send; locked: who was learned here stays here."
+    )
+    max_macs: int | None = Field(
+        None, ge=1, le=MAX_STATIC_MACS, description="Stations behind this peer at most, macs included."
+    )
     persistent_keepalive: float = Field(
         DEFAULT_PERSISTENT_KEEPALIVE,
         ge=0,
@@ -215,6 +247,49 @@ class FilterTable(Table):
     security_groups: list[SecurityGroupTable] = Field([], max_length=MAX_FILTER_RULES)
 
 
+class StormLimitTable(Table):
+    """Of one class of flooded frames from one port."""
+
+    frames: int | None = Field(None, ge=1, le=MAX_STORM_RATE, description="A second.")
+    bytes: int | None = Field(None, ge=1500, le=MAX_STORM_RATE, description="A second.")
+    burst: float | None = Field(
+        None, gt=0, le=60, description="So many seconds' worth may come at once; default 2."
+    )
+
+
+class StormTable(Table):
+    """What may be flooded from one port; the rest is dropped and counted."""
+
+    broadcast: StormLimitTable | None = None
+    multicast: StormLimitTable | None = None
+    unknown_unicast: StormLimitTable | None = None
+
+
+class ProtectTable(Table):
+    """What the switch refuses, so that one site's trouble does not become everybody's."""
+
+    dhcp_servers: Listed | None = Field(
+        None, description="Peers and stations (MAC) that may answer as DHCP servers. Default: anybody."
+    )
+    router_advertisements: Listed | None = Field(
+        None, description="Peers and stations that may send IPv6 router advertisements. Default: anybody."
+    )
+    arp_spoof_guard: OnOff = Field("off", description="A station may claim only the addresses bound to it.")
+    bindings: dict[str, Annotated[list[BoundAddress], Field(max_length=MAX_BOUND_ADDRESSES)]] = Field(
+        {}, description="By station (MAC): its addresses. Others are bound to who claims them first."
+    )
+    ethertypes_allow: list[EtherType] | None = Field(
+        None, description="All that passes. Default: everything."
+    )
+    ethertypes_deny: list[EtherType] | None = Field(None, description="What does not pass.")
+    bpdu: PassDrop = Field("pass", description="Spanning tree (01:80:c2:00:00:00).")
+    lldp: PassDrop = Field("drop", description="LLDP (01:80:c2:00:00:0e, EtherType 0x88cc).")
+    isolation: Listed | None = Field(None, description="Peers and stations that do not talk to each other.")
+    storm_control: OnOff = Field("on", description="Caps what each port may flood.")
+    storm: StormTable | None = None
+    loop_guard: OnOff = Field("on", description="Finds and cuts a second path between two hosts' bridges.")
+
+
 class FileTables(Table):
     """peers.toml of l2overlay: one layer-2 segment and the hosts that form it."""
 
@@ -223,6 +298,7 @@ class FileTables(Table):
         [], max_length=MAX_PEERS, description="Every host of the segment, this one too."
     )
     filter: FilterTable | None = None
+    protect: ProtectTable | None = None
 
 
 def check_tables(document: Document) -> tuple[FileTables | None, list[Fault]]:
@@ -287,6 +363,7 @@ _TYPES = {
     "model_type": "a table",
 }
 _BOUNDS = {
+    "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
     "less_than_equal": ("le", "at most"),
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from l2overlay.addresses import MacAddress, PeerKey
 from l2overlay.config_limits import (
@@ -31,6 +31,14 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Learn(StrEnum):
+    """Whether a peer's stations are learned from what they send."""
+
+    ON = "on"
+    OFF = "off"  # only its macs may send
+    LOCKED = "locked"  # who was learned here stays here
+
+
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
     """One `[[peers]]` stanza."""
@@ -40,6 +48,9 @@ class PeerConfig:
     endpoint: Endpoint | None = None
     macs: tuple[MacAddress, ...] = ()
     """Stations that live behind this peer and nowhere else (static FDB entries)."""
+    learn: Learn = Learn.ON
+    max_macs: int | None = None
+    """Stations behind this peer, `macs` included; None: as many as the FDB holds."""
     persistent_keepalive: float = DEFAULT_PERSISTENT_KEEPALIVE
     """Seconds; 0 is off."""
 
@@ -161,6 +172,54 @@ class FilterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Party:
+    """Peers, by key, with all their stations; and single stations wherever they are."""
+
+    peers: frozenset[PeerKey] = frozenset()
+    macs: frozenset[MacAddress] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class StormLimit:
+    """What may pass of one class of flooded frames from one port: a second, and at once."""
+
+    frame_rate: float
+    byte_rate: float
+    burst_time: float = 2.0
+    """So many seconds' worth may come at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class StormConfig:
+    """`[protect.storm]`. docs/protection.md says where the defaults come from."""
+
+    broadcast: StormLimit = StormLimit(2_000, 4e6)
+    multicast: StormLimit = StormLimit(10_000, 50e6)
+    unknown_unicast: StormLimit = StormLimit(10_000, 100e6)
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectConfig:
+    """The `[protect]` table; without it the same with its defaults."""
+
+    dhcp_servers: Party | None = None
+    """Who may answer as a DHCP server; None: anybody."""
+    router_advertisements: Party | None = None
+    """Who may announce itself as an IPv6 router; None: anybody."""
+    arp_spoof_guard: bool = False
+    bindings: dict[MacAddress, tuple[IPv4Address | IPv6Address, ...]] = field(default_factory=dict)
+    """The only addresses that a station may claim, and nobody else may."""
+    ethertypes_allow: frozenset[int] | None = None
+    ethertypes_deny: frozenset[int] | None = None
+    bpdu_passes: bool = True
+    lldp_passes: bool = False
+    isolation: Party | None = None
+    """Who may not talk to each other."""
+    storm: StormConfig | None = StormConfig()
+    loop_guard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A whole, valid peers.toml."""
 
@@ -168,6 +227,8 @@ class Config:
     peers: tuple[PeerConfig, ...]
     filter: FilterConfig | None = None
     """None: the table is absent, and nothing is filtered or touched."""
+    protect: ProtectConfig | None = None
+    """Never None of a file; None is a bare switch."""
 
     def peer(self, key: PeerKey) -> PeerConfig | None:
         """The stanza with this public key."""
