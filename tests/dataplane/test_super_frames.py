@@ -3,6 +3,8 @@
 import pytest
 from hypothesis import given, settings
 
+from l2overlay.dataplane.offload import segment_len
+
 from .reference_kernel import check, check_with_scapy, payload_of, segments
 from .super_frames import GSO_TYPES, SuperFrame, partial_frame, super_frame, super_frames
 
@@ -31,3 +33,18 @@ def test_partial_checksum_is_completed(kind: str) -> None:
     (segment,) = segments([partial_frame(kind, 700, tags=1)])
     check(segment)
     check_with_scapy(segment)
+
+
+@settings(max_examples=60)
+@given(super_frames(max_len=5000))
+def test_segment_len_is_that_of_the_longest_segment_or_of_one_that_may_be(whole: SuperFrame) -> None:
+    longest = max(map(len, segments([whole.frame])))
+    missing = max(0, whole.gso_size - len(whole.payload))
+    assert segment_len(whole.frame) == segment_len(whole.virtio + whole.header) == longest + missing
+
+
+def test_segment_len_of_a_lie_is_some_number() -> None:
+    frame = super_frame().frame
+    for length in range(10, 70):
+        assert segment_len(frame[:length]) >= 0
+    assert segment_len(b"\x01\x01\0\0\xff\xff\xff\xff\0\0" + frame[10:]) >= 0
