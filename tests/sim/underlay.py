@@ -79,6 +79,8 @@ class Underlay:
         self._random = random
         self._cuts: set[tuple[str, str]] = set()
         self._last_arrival: dict[tuple[str, str], float] = {}
+        self.lost: dict[tuple[str, str], list[int]] = {}
+        """The lengths of the datagrams that chance took from each direction."""
         self.lost_something = not conditions.loses_nothing
         self.kept_order = not conditions.reorder
 
@@ -110,11 +112,14 @@ class Underlay:
             return []
         chance = self._random.random
         copies = 2 if conditions.duplicate and chance() < conditions.duplicate else 1
-        return [
-            (self._arrival_time(sender, receiver, conditions, now), self._carry(datagram, conditions))
-            for _ in range(copies)
-            if not (conditions.loss and chance() < conditions.loss)
-        ]
+        arrived = []
+        for _ in range(copies):
+            if conditions.loss and chance() < conditions.loss:
+                self.lost.setdefault((sender, receiver), []).append(len(datagram))
+            else:
+                time = self._arrival_time(sender, receiver, conditions, now)
+                arrived.append((time, self._carry(datagram, conditions)))
+        return arrived
 
     def _carry(self, datagram: bytes, conditions: Conditions) -> bytes:
         if not conditions.corrupt or self._random.random() >= conditions.corrupt:
