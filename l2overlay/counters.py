@@ -49,6 +49,11 @@ class DropReason(StrEnum):
     BAD_SLICE = "bad_slice"
     SPOOFED_STATION = "spoofed_station"  # source bound to another port by configuration, or one of our own
 
+    # the filter's part of the switch
+    FILTER_PENDING = "filter_pending"  # the kernel's rules do not know yet where the station is
+    FILTER_TAGGED = "filter_tagged"  # a VLAN tag or PPPoE, which iptables does not look into
+    FILTER_CLOSED = "filter_closed"  # the kernel's rules are lost and could not be put back
+
     # at the system's door
     TAP_REFUSED = "tap_refused"  # the kernel refused a write (TAP down, or a frame it cannot take)
     TAP_FULL = "tap_full"

@@ -15,7 +15,7 @@ to `Membership`.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -31,12 +31,14 @@ from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.ethernet import (
     ETHERNET_HEADER_LEN,
     MIN_TAP_FRAME_LEN,
+    SOURCE,
     SWITCHED,
     VIRTIO_LEN,
     split_station_key,
     station_key,
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
+from l2overlay.dataplane.gate import HELD, Gate, Held
 from l2overlay.dataplane.offload import is_super_frame
 from l2overlay.dataplane.outbox import flood_record
 from l2overlay.dataplane.session import Session
@@ -118,6 +120,8 @@ class Overlay:
         self._local = LocalNode(context, now=now, wall_clock=wall_clock, last_stamp=last_stamp, random=random)
         self._max_frame_len = segment.mtu + ETHERNET_HEADER_LEN + TAGS_LEN
         self._switch = Switch(FilteringDatabase(segment.ageing_time), own_macs)
+        self.gate: Gate | None = None
+        """Set by the shell while a filter is in force."""
         self._members = Membership(self._local, config, self._max_frame_len + CHECKSUM_LEN, now)
         self._up: dict[Port, Peer] = {}
         self._opened: tuple[Session, Address, list[bytes]] | None = None
@@ -151,7 +155,10 @@ class Overlay:
     def _decide(self, frame: TapFrame, now: float) -> Decision:
         if len(frame) < MIN_TAP_FRAME_LEN:
             return DropReason.RUNT_FRAME
-        return self._switch.forward_from_tap(frame, now)
+        decision = self._switch.forward_from_tap(frame, now)
+        if self.gate is None or isinstance(decision, DropReason):
+            return decision
+        return self.gate.admit_out(frame, None if decision is FLOOD else decision) or decision
 
     def _flood(self, frame: TapFrame, used: dict[Peer, None]) -> None:
         if not self._up:
@@ -264,23 +271,57 @@ class Overlay:
 
     def _accept_frames(self, peer: Peer, frames: list[list[bytes]], now: float) -> None:
         counters, port = peer.counters, Port(peer.key)
-        verdicts: dict[bytes, DropReason | None] = {}
+        verdicts: dict[bytes, DropReason | Held | None] = {}
         limit = self._max_frame_len + VIRTIO_LEN
         for frame in frames:
             head = frame[0]
             switched = head[SWITCHED]
             if switched not in verdicts:
-                verdicts[switched] = self._switch.forward_from_peer(head, port, now)
+                verdicts[switched] = self._judge(head, port, now)
             verdict = verdicts[switched]
             length = len(head) if len(frame) == 1 else sum(map(len, frame))
-            if verdict is None and length > limit and not is_super_frame(head):
+            if length > limit and not isinstance(verdict, DropReason) and not is_super_frame(head):
                 verdict = DropReason.GIANT_FRAME
+            if verdict is HELD:
+                assert self.gate is not None  # it said so
+                verdict = self.gate.hold(frame, MacAddress(head[SOURCE]), port)
+                if verdict is None:
+                    continue
             if verdict is not None:
                 counters.drop(verdict)
                 continue
             self._frames.append(frame)
             counters.rx_frames += 1
             counters.rx_bytes += length - VIRTIO_LEN
+
+    def _judge(self, head: bytes, port: Port, now: float) -> DropReason | Held | None:
+        refused = self._switch.forward_from_peer(head, port, now)
+        if refused is not None or self.gate is None:
+            return refused
+        return self.gate.admit_in(head, port)
+
+    def filter_loaded(self, known: Mapping[MacAddress, PeerKey]) -> None:
+        """The kernel's filter has these stations now: deliver what waited for that."""
+        if self.gate is None:
+            return
+        free, late = self.gate.loaded({mac: Port(peer) for mac, peer in known.items()})
+        for port, frame in free:
+            self._frames.append(frame)
+            counters = self._counters_of(port)
+            counters.rx_frames += 1
+            counters.rx_bytes += sum(map(len, frame)) - VIRTIO_LEN
+        for port in late:
+            self._counters_of(port).drop(DropReason.FILTER_PENDING)
+
+    def filter_failed(self) -> None:
+        """The kernel's filter could not be told: what waited for it is dropped."""
+        for port in self.gate.give_up() if self.gate is not None else ():
+            self._counters_of(port).drop(DropReason.FILTER_PENDING)
+
+    def _counters_of(self, port: Port) -> Counters:
+        """Of a peer; our own for one that has been removed."""
+        peer = self._members.peers.get(PeerKey(port))
+        return peer.counters if peer is not None else self._local.counters
 
     # -- what comes out ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,145 @@
+"""The gate: no frame meets the kernel's rules before they know who sent it.
+
+With one TAP the kernel cannot tell peers apart, so rules that name a peer are kept by station (`linux/iptables.py`), and
+the kernel's list of stations is always a little behind the switch's. The gate closes that gap. For peers that rules name:
+
+    a frame from a peer     whose station the kernel has elsewhere is held until the list is written anew, some 30 ms;
+                            ARP too, so that nobody answers a station before the kernel knows it
+    a frame to a peer       whose station the kernel has elsewhere was judged by the wrong rules, and is dropped; so is IP to
+                            a station that nobody knows, because a flood goes to all peers
+    a frame with a tag      (VLAN, PPPoE) is not looked into by iptables, and dropped unless the configuration says otherwise
+    while rules are broken  nothing passes
+
+It decides from `SWITCHED` alone, as the switch does. The shell calls `loaded` when the kernel has a new list, and gets back
+what was held.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum
+
+from l2overlay.addresses import MacAddress
+from l2overlay.counters import DropReason
+from l2overlay.dataplane.ethernet import DESTINATION, SOURCE, VLAN_TPIDS
+from l2overlay.dataplane.fdb import Port
+from l2overlay.seams import Gather
+
+PPPOE_SESSION = b"\x88\x64"
+UNSEEN = (*VLAN_TPIDS, PPPOE_SESSION)
+"""EtherTypes that hide an IP packet from bridge netfilter."""
+IP_TYPES = (b"\x08\x00", b"\x86\xdd")
+ETHERTYPE = slice(22, 24)
+MAX_HELD = 1024
+"""Frames; at 30 ms a list this is what 30 000 new stations a second could send one frame each."""
+MAX_WAITING = 4096
+"""Stations that wait for the kernel to learn of them; more at once is a flood of addresses."""
+
+
+class Held(Enum):
+    """Not yet."""
+
+    HELD = "held"
+
+
+HELD = Held.HELD
+
+
+class Gate:
+    """Behind the switch while a filter is in force. `wanted` is called when the kernel's list must be written anew."""
+
+    def __init__(self, wanted: Callable[[], None]) -> None:
+        self._wanted = wanted
+        self.followed: frozenset[Port] = frozenset()
+        """The peers that rules name."""
+        self.refuse_tagged = True
+        self.closed = False
+        """The kernel's rules are not what they should be."""
+        self.follows_out = False
+        """Whether rules for frames to peers name one."""
+        self.known: Mapping[MacAddress, Port] = {}
+        """Stations of followed peers, as the kernel has them."""
+        self.waiting: dict[MacAddress, Port | None] = {}
+        """Stations that the kernel has elsewhere: the followed peer that they are behind, or None."""
+        self._held: list[tuple[MacAddress, Port, Gather]] = []
+
+    def configure(
+        self, followed: Collection[Port], known: Mapping[MacAddress, Port], *, out: bool, refuse_tagged: bool
+    ) -> None:
+        """New rules are in the kernel."""
+        self.followed = frozenset(followed)
+        self.follows_out = out
+        self.refuse_tagged = refuse_tagged
+        self.known = known
+        self.waiting.clear()
+
+    def admit_in(self, frame: bytes, peer: Port) -> DropReason | Held | None:
+        """Whether a frame that `peer` sent may go to the TAP (None)."""
+        if self.closed:
+            return DropReason.FILTER_CLOSED
+        if frame[ETHERTYPE] in UNSEEN:
+            return DropReason.FILTER_TAGGED if self.refuse_tagged else None
+        if not self.followed:
+            return None
+        source = MacAddress(bytes(frame[SOURCE]))
+        wanted = peer if peer in self.followed else None
+        if self.known.get(source) == wanted:
+            return None
+        return self._wait(source, wanted)
+
+    def admit_out(self, frame: bytes, peer: Port | None) -> DropReason | None:
+        """Whether a frame that the TAP gave may go to `peer`, or None: to all of them."""
+        if self.closed:
+            return DropReason.FILTER_CLOSED
+        if frame[ETHERTYPE] in UNSEEN:
+            return DropReason.FILTER_TAGGED if self.refuse_tagged else None
+        if not self.follows_out or frame[10] & 1:
+            return None
+        if peer is None:
+            return DropReason.FILTER_PENDING if frame[ETHERTYPE] in IP_TYPES else None
+        destination = MacAddress(bytes(frame[DESTINATION]))
+        wanted = peer if peer in self.followed else None
+        if self.known.get(destination) == wanted:
+            return None
+        self._wait(destination, wanted)
+        return DropReason.FILTER_PENDING
+
+    def _wait(self, station: MacAddress, peer: Port | None) -> DropReason | Held:
+        if station not in self.waiting and len(self.waiting) >= MAX_WAITING:
+            return DropReason.FILTER_PENDING
+        if station not in self.waiting:
+            self._wanted()
+        self.waiting[station] = peer
+        return HELD
+
+    def hold(self, frame: Gather, station: MacAddress, peer: Port) -> DropReason | None:
+        """Keep a frame of which `admit_in` said HELD; a reason when there is no room."""
+        if len(self._held) >= MAX_HELD:
+            return DropReason.FILTER_PENDING
+        self._held.append((station, peer, frame))
+        return None
+
+    def loaded(self, known: Mapping[MacAddress, Port]) -> tuple[list[tuple[Port, Gather]], list[Port]]:
+        """The kernel has this list now. Returns what was held for it, in order, and the peers of frames whose station is
+        behind another peer by now: those are dropped. What waits for yet another list goes on waiting."""
+        self.known = known
+        self.waiting = {mac: peer for mac, peer in self.waiting.items() if known.get(mac) != peer}
+        free: list[tuple[Port, Gather]] = []
+        late: list[Port] = []
+        still: list[tuple[MacAddress, Port, Gather]] = []
+        for mac, peer, frame in self._held:
+            if mac in self.waiting:
+                still.append((mac, peer, frame))
+            elif known.get(mac) == (peer if peer in self.followed else None):
+                free.append((peer, frame))
+            else:
+                late.append(peer)
+        self._held = still
+        if self.waiting:
+            self._wanted()
+        return free, late
+
+    def give_up(self) -> list[Port]:
+        """The list cannot be written: forget what is held. Returns the peer of each frame, for its counters."""
+        gone = [peer for _, peer, _ in self._held]
+        self._held.clear()
+        self.waiting.clear()
+        return gone
