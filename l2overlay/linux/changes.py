@@ -239,6 +239,52 @@ class RemoveAddress(Change):
 
 
 @dataclass(frozen=True, slots=True)
+class SetBridgeFlag(Change):
+    """Let the frames of this one bridge meet iptables, or not: `nf_call_iptables` or `nf_call_ip6tables`."""
+
+    flag: str
+    on: bool
+    was: bool | None
+
+    @property
+    def line(self) -> str:
+        return f"set {self.flag} of {self.link} {'on' if self.on else 'off'}"
+
+    @property
+    def inverse(self) -> Change | None:
+        return (
+            None
+            if self.was is None
+            else SetBridgeFlag(self.link, self.flag, self.was, None, index=self.index)
+        )
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        return (type(self), self.link, self.index, self.flag)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFilter(Change):
+    """Take away the iptables chains of a segment (`linux/firewall.py`); the undo of what `Firewall.install` does."""
+
+    segment: str
+    absent: str
+    """What of iptables' tables was not there at first, as `firewall.absent_parts` has it."""
+
+    @property
+    def line(self) -> str:
+        return f"remove the filter of {self.segment} from iptables"
+
+    @property
+    def inverse(self) -> None:
+        return None
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        return (type(self), self.segment)
+
+
+@dataclass(frozen=True, slots=True)
 class Undo:
     """What takes our changes back, in the order to be done."""
 
@@ -271,7 +317,18 @@ class Undo:
 
 _UNDO_KINDS: dict[str, type[Change]] = {
     kind.__name__: kind
-    for kind in (RemoveBridge, SetMac, SetMtu, SetUp, SetMaster, SetSysctl, AddAddress, RemoveAddress)
+    for kind in (
+        RemoveBridge,
+        SetMac,
+        SetMtu,
+        SetUp,
+        SetMaster,
+        SetSysctl,
+        AddAddress,
+        RemoveAddress,
+        SetBridgeFlag,
+        RemoveFilter,
+    )
 }
 _FIELD_TYPES: dict[Any, tuple[type, ...]] = {
     str: (str,),

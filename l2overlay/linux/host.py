@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from l2overlay.addresses import MacAddress, format_mac
 from l2overlay.errors import HostPermissionError, HostSetupError
+from l2overlay.linux import firewall
 from l2overlay.linux.changes import (
     AddAddress,
     Change,
@@ -33,7 +34,9 @@ from l2overlay.linux.changes import (
     KeepMac,
     RemoveAddress,
     RemoveBridge,
+    RemoveFilter,
     SetAlias,
+    SetBridgeFlag,
     SetMac,
     SetMaster,
     SetMtu,
@@ -41,6 +44,7 @@ from l2overlay.linux.changes import (
     SetUp,
     Undo,
 )
+from l2overlay.linux.iptables import FilterSpec
 from l2overlay.linux.tap import open_tun_device
 
 if TYPE_CHECKING:
@@ -53,6 +57,8 @@ ZERO_MAC = "00:00:00:00:00:00"
 IFF_UP = 0x1
 IFLA_TUN_TYPE_TAP = 2
 MDB_RTR_TYPE_PERM = 2
+NF_CALL_FLAGS = ("nf_call_iptables", "nf_call_ip6tables")
+"""Of a bridge; arptables has no rules of ours."""
 ALREADY_GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
 
 Interface = IPv4Interface | IPv6Interface
@@ -70,6 +76,8 @@ class HostSpec:
     bridge_mac: MacAddress
     """Of a bridge that we make; see `derive_macs`."""
     addresses: tuple[Interface, ...] = ()
+    filter: FilterSpec | None = None
+    """What iptables is to do with the frames of the TAP; None leaves iptables and the bridge's flags alone."""
 
     @property
     def alias(self) -> str:
@@ -99,6 +107,8 @@ class LinkState:
     """Of a bridge."""
     vlan_filtering: bool
     """Of a bridge."""
+    nf_call: frozenset[str] = frozenset()
+    """Of a bridge: those of `NF_CALL_FLAGS` that are on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +239,8 @@ def undo(steps: Undo) -> list[str]:
         for change in steps.changes:
             try:
                 _apply(ipr, change)
+            except HostSetupError as error:
+                failures.append(str(error))
             except (NetlinkError, OSError) as error:
                 if _code(error) not in ALREADY_GONE:
                     failures.append(str(_failure(change, error)))
@@ -283,7 +295,8 @@ def _plan_bridge(spec: HostSpec, state: HostState) -> list[Change]:
     bridge = state.bridge
     if bridge is None:
         create = CreateBridge(spec.bridge, format_mac(spec.bridge_mac), spec.mtu, spec.alias)
-        return [create, *_plan_quiet_bridge(spec, state), SetUp(spec.bridge, True, None)]
+        flags = _plan_flags(spec, frozenset(), 0)
+        return [create, *_plan_quiet_bridge(spec, state), *flags, SetUp(spec.bridge, True, None)]
     if not is_ours(spec, bridge):
         return _plan_adopted_bridge(spec, state, bridge)
     changes: list[Change] = []
@@ -293,10 +306,20 @@ def _plan_bridge(spec: HostSpec, state: HostState) -> list[Change]:
         changes.append(SetMac(spec.bridge, format_mac(spec.bridge_mac), None, index=bridge.index))
     if bridge.mtu != spec.mtu:
         changes.append(SetMtu(spec.bridge, spec.mtu, None, index=bridge.index))
-    changes += _plan_quiet_bridge(spec, state)
+    changes += [*_plan_quiet_bridge(spec, state), *_plan_flags(spec, bridge.nf_call, bridge.index)]
     if not bridge.up:
         changes.append(SetUp(spec.bridge, True, None, index=bridge.index))
     return changes
+
+
+def _plan_flags(spec: HostSpec, on: frozenset[str], index: int) -> list[Change]:
+    """Before the TAP joins, so that no frame passes unseen. Filtering is active if the sysctl or the bridge's own flag is
+    set; the sysctl is every bridge's, and not ours to change."""
+    if spec.filter is None:
+        return []
+    return [
+        SetBridgeFlag(spec.bridge, flag, True, False, index=index) for flag in NF_CALL_FLAGS if flag not in on
+    ]
 
 
 def _plan_quiet_bridge(spec: HostSpec, state: HostState) -> list[Change]:
@@ -319,6 +342,7 @@ def _plan_adopted_bridge(spec: HostSpec, state: HostState, bridge: LinkState) ->
     lowest = min((port.mac for port in state.ports), default="")
     if not is_port and bridge.mac != ZERO_MAC and (not lowest or format_mac(spec.tap_mac) < lowest):
         changes.append(KeepMac(spec.bridge, bridge.mac, index=bridge.index))
+    changes += _plan_flags(spec, bridge.nf_call, bridge.index)
     if not bridge.up:
         changes.append(SetUp(spec.bridge, True, False, index=bridge.index))
     return changes
@@ -426,6 +450,7 @@ def _link_state(link: Any) -> LinkState:
         hears_all_multicast=_attribute(port, "IFLA_BRPORT_MULTICAST_ROUTER", 0) == MDB_RTR_TYPE_PERM,
         stp=bool(_attribute(data, "IFLA_BR_STP_STATE", 0)),
         vlan_filtering=bool(_attribute(data, "IFLA_BR_VLAN_FILTERING", 0)),
+        nf_call=frozenset(f for f in NF_CALL_FLAGS if _attribute(data, f"IFLA_BR_{f.upper()}", 0)),
     )
 
 
@@ -464,6 +489,10 @@ def _apply(ipr: "IPRoute", change: Change) -> None:
             _change_address(ipr, "add", _index(change), address)
         case RemoveAddress(address=address):
             _change_address(ipr, "del", _index(change), address)
+        case SetBridgeFlag(flag=flag, on=on):
+            ipr.link("set", index=_index(change), kind="bridge", **{f"br_{flag}": int(on)})
+        case RemoveFilter(segment=segment, absent=absent):
+            firewall.remove(segment, absent)
         case _:
             raise TypeError(f"{change!r} is not a change that can be made")
 
