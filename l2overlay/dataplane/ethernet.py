@@ -28,9 +28,18 @@ MAX_TAGS = 2
 
 RESERVED_PREFIX = b"\x01\x80\xc2\x00\x00"
 """With a last byte of 01..0f never forwarded by a bridge (802.1Q table 8-1); 00 is BPDUs, which we pass."""
+BPDU_ADDRESSES = (b"\x01\x80\xc2\x00\x00\x00", b"\x01\x00\x0c\xcc\xcc\xcd")  # 802.1Q, and Cisco's PVST+
+LINK_LOCAL = (b"\x01\x80\xc2", b"\x01\x00\x0c")
+"""First bytes of all these."""
+LLDP = b"\x88\xcc"
+LLDP_ENDS = (0x0E, 0x03)
+"""Nearest bridge and nearest non-TPMR bridge (802.1AB, table 7-1); nearest customer bridge is the BPDUs' address."""
 
 PLAIN_VIRTIO = bytes(VIRTIO_LEN)
 """The virtio header of a frame with nothing left to do."""
+
+PARTIAL_VIRTIO = b"\x01\x00\x00\x00\x00\x00"
+"""How the virtio header of a frame begins whose checksum is still to do; csum_start and csum_offset follow."""
 
 StationKey = NewType("StationKey", bytes)
 """The FDB key: a MAC address (6 bytes), and for a VLAN id other than 0 that id in two more bytes."""
@@ -59,6 +68,11 @@ def is_group(mac: bytes) -> bool:
 def is_reserved(mac: bytes) -> bool:
     """Whether a bridge must not forward it (BPDUs apart, which we pass as a bridge with STP off does)."""
     return mac[:5] == RESERVED_PREFIX and 1 <= mac[5] <= 15
+
+
+def is_lldp(frame: bytes) -> bool:
+    """Of a `TapFrame` to a reserved address."""
+    return frame[22:24] == LLDP and frame[15] in LLDP_ENDS
 
 
 def plain(frame: bytes) -> TapFrame:
