@@ -344,7 +344,7 @@ class Node:
         self._keeper.tap_lost(error)
 
     def _link_refused_size(self) -> None:
-        """The MTU of an outgoing link has become smaller, or that of a route, of which the kernel says nothing: ask again."""
+        """The MTU of an outgoing link has become smaller, or that of a route, which nobody tells: ask again."""
         self._keeper.want_underlay("")
 
     def _timer_moved(self, due: float | None) -> None:

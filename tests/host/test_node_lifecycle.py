@@ -297,6 +297,34 @@ def test_without_privilege_it_exits_5_and_names_the_command(lab: MakeLab) -> Non
     assert not net.run_dir(h1).exists()
 
 
+def test_net_admin_is_all_the_privilege_that_it_needs(lab: MakeLab) -> None:
+    net = lab()
+    h1, h2, g1, g2 = two_hosts(net, with_bridge=False)
+    before = net.snapshot(h1)
+    net.start_node(h2)
+    env = [f"{name}={value}" for name, value in environment().items() if name.startswith("PYTHON")]
+    only = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
+    files = [
+        "--peers",
+        str(net.peers_file),
+        "--key",
+        str(net.key_file(h1)),
+        "--run-dir",
+        str(net.run_dir(h1)),
+    ]
+    node = h1.popen(["env", *env, *only, sys.executable, "-m", "l2overlay", "join", *files])
+    assert node.stdout is not None
+    while "READY" not in (line := node.stdout.readline()):
+        assert line, "ended before it was READY"
+    net.wait_ready()
+    for guest in (g1, g2):
+        guest.attach("br-lab")
+    assert net.ping(g1, g2.ipv4).received == 3
+    node.terminate()
+    assert node.wait(2) == 0
+    assert differences(before, net.snapshot(h1)) == []
+
+
 def test_missing_own_stanza_is_exit_78_with_the_stanza_to_paste(lab: MakeLab) -> None:
     net = lab()
     h1, h2 = net.add_underlay(hosts=2)

@@ -1,0 +1,1 @@
+`l2overlay join` runs a node: it makes or adopts the bridge, says READY with the peers that are up, repairs its TAP and bridge when somebody takes them away, follows changes of the underlay, reloads peers.toml without losing a frame, and leaves nothing behind.
