@@ -10,7 +10,8 @@ from l2overlay.overlay import Overlay
 
 from .frames import make_frame, number_of, station_mac
 from .invariants import Watch
-from .simulator import START, Simulation, as_bursts
+from .simulator import START, Simulation, as_bursts, started
+from .snapshot import changes, snapshot
 from .underlay import Conditions, Nat
 
 BAD = Conditions(loss=0.2, duplicate=0.1, corrupt=0.1, reorder=0.1, jitter=0.02)
@@ -204,3 +205,17 @@ def test_a_frame_that_vanishes_without_a_reason_fails(monkeypatch: pytest.Monkey
 def test_numbers_are_found_in_tagged_frames_and_strangers_have_none() -> None:
     assert number_of(make_frame(station_mac(1), station_mac(0), 77, vlan=5)) == 77
     assert number_of(bytes(100)) is None
+
+
+def test_a_snapshot_sees_every_change_and_only_changes() -> None:
+    sim = started(1)
+    a, b = sim.nodes
+    first = snapshot(a.overlay)
+    assert changes(first, snapshot(a.overlay)) == []
+    peer = a.overlay._members.peers[b.key]
+    assert peer.current is not None
+    peer.current.window.commit(5)
+    assert changes(first, snapshot(a.overlay)) != []
+    second = snapshot(a.overlay)
+    peer.path._next_token += 1
+    assert len(changes(second, snapshot(a.overlay))) == 1
