@@ -39,7 +39,7 @@ from l2overlay.dataplane.ethernet import (
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.gate import HELD, Gate, Held
-from l2overlay.dataplane.offload import is_super_frame
+from l2overlay.dataplane.offload import is_super_frame, segment_len
 from l2overlay.dataplane.outbox import flood_record
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.switch import FLOOD, Decision, Switch
@@ -188,7 +188,7 @@ class Overlay:
 
     def _pack(self, peer: Peer, frame: TapFrame) -> None:
         counters = peer.counters
-        if len(frame) > VIRTIO_LEN + self._max_frame_len and not is_super_frame(frame):
+        if len(frame) > VIRTIO_LEN + self._max_frame_len and self._is_giant(frame):
             counters.drop(DropReason.GIANT_FRAME)
             return
         try:
@@ -198,6 +198,10 @@ class Overlay:
             return
         counters.tx_frames += 1
         counters.tx_bytes += len(frame) - VIRTIO_LEN
+
+    def _is_giant(self, head: bytes) -> bool:
+        """Of a frame longer than the segment's MTU allows: unless it is to be cut into segments that are not."""
+        return not is_super_frame(head) or segment_len(head) > self._max_frame_len
 
     # -- the way in --------------------------------------------------------------------------------------------
 
@@ -280,7 +284,7 @@ class Overlay:
                 verdicts[switched] = self._judge(head, port, now)
             verdict = verdicts[switched]
             length = len(head) if len(frame) == 1 else sum(map(len, frame))
-            if length > limit and not isinstance(verdict, DropReason) and not is_super_frame(head):
+            if length > limit and not isinstance(verdict, DropReason) and self._is_giant(head):
                 verdict = DropReason.GIANT_FRAME
             if verdict is HELD:
                 assert self.gate is not None  # it said so

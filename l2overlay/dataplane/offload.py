@@ -73,12 +73,14 @@ def is_super_frame(frame: bytes) -> bool:
 
 def segment_len(frame: bytes) -> int:
     """How long the largest segment of a super-frame may be, headers included. Looks at its headers only; never raises."""
+    gso_size: int
+    csum_start: int
     _, gso_type, _, gso_size, csum_start, _ = VIRTIO.unpack_from(frame)
     if gso_type == GSO_UDP_L4:
-        return csum_start + _UDP_LEN + int(gso_size)
+        return csum_start + _UDP_LEN + gso_size
     data_offset_at = VIRTIO_LEN + csum_start + 12
     tcp_len = (int.from_bytes(frame[data_offset_at : data_offset_at + 1], "big") >> 4) * 4
-    return csum_start + tcp_len + int(gso_size)
+    return csum_start + tcp_len + gso_size
 
 
 def make_template(frame: TapFrame, frame_id: int) -> tuple[bytes, Template]:
