@@ -8,7 +8,7 @@ import random
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from l2overlay.counters import DropReason
@@ -55,7 +55,6 @@ def tap_frames(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(tap_frames(), max_size=10))
-@settings(max_examples=60)
 def test_any_bytes_from_the_tap_never_raise_and_every_frame_is_accounted_for(frames: list[bytes]) -> None:
     meeting = Meeting()
     meeting.read_from_tap(*frames)
@@ -108,7 +107,6 @@ def test_super_frame_of_one_short_segment_is_no_giant_whatever_it_says_the_large
 
 
 @given(st.data())
-@settings(max_examples=60)
 def test_any_bytes_from_strangers_never_raise_and_change_nothing(data: st.DataObject) -> None:
     """Any bytes, and genuine datagrams damaged, repeated, reflected, and cut into bursts at wrong places."""
     meeting = Meeting()
@@ -213,7 +211,6 @@ def check_delivered(frame: list[bytes]) -> None:
 
 
 @given(st.lists(st.one_of(damaged(), damaged(), st.binary(max_size=200)), max_size=10), st.integers(0, 3))
-@settings(max_examples=80)
 def test_any_records_of_an_insider_never_raise_and_deliver_only_what_fits_its_lengths(
     plaintexts: list[bytes], seconds: int
 ) -> None:
@@ -226,7 +223,6 @@ def test_any_records_of_an_insider_never_raise_and_deliver_only_what_fits_its_le
 
 
 @given(super_frames(), st.integers(1, 5))
-@settings(max_examples=60)
 def test_super_frames_of_an_insider_become_segments_of_the_segments_size_or_nothing(
     whole: SuperFrame, parts: int
 ) -> None:

@@ -7,7 +7,7 @@ the reference kernel segment every run. The segments tell by their own headers w
 import random
 import struct
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from l2overlay.counters import Counters
@@ -123,7 +123,6 @@ def test_tcp_bytes_delivered_are_exactly_those_that_arrived(
 
 
 @given(super_frames(kinds=("tcp4", "tcp6", "udp4", "udp6")), path_sizes, ways())
-@settings(max_examples=50)
 def test_every_run_is_valid_to_scapy(
     whole: SuperFrame, path_size: int, way: tuple[float, float, int]
 ) -> None:

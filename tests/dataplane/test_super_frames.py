@@ -1,7 +1,7 @@
 """The tests' own tools: the super-frames they make and the kernel they imagine agree with scapy."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from l2overlay.dataplane.offload import segment_len
 
@@ -9,7 +9,6 @@ from .reference_kernel import check, check_with_scapy, payload_of, segments
 from .super_frames import GSO_TYPES, SuperFrame, partial_frame, super_frame, super_frames
 
 
-@settings(max_examples=60)
 @given(super_frames(max_len=5000))
 def test_reference_segments_of_any_super_frame_are_valid_to_scapy(whole: SuperFrame) -> None:
     made = segments([whole.frame])
@@ -35,7 +34,6 @@ def test_partial_checksum_is_completed(kind: str) -> None:
     check_with_scapy(segment)
 
 
-@settings(max_examples=60)
 @given(super_frames(max_len=5000))
 def test_segment_len_is_that_of_the_longest_segment_or_of_one_that_may_be(whole: SuperFrame) -> None:
     longest = max(map(len, segments([whole.frame])))
