@@ -363,12 +363,13 @@ class Node:
     def _underlay_changed(self, links: frozenset[str]) -> None:
         """Look at the paths to the peers, and act when one of them is another or goes over a link that changed ("": any)."""
         now = self._clock()
-        known = {p.key: p.endpoint for p in self.overlay.peers(now) if p.endpoint is not None}
-        if not self._paths.changed(known.values(), links):
+        peers = sorted(self.overlay.peers(now), key=lambda peer: not peer.up)
+        if not self._paths.changed((p.endpoint for p in peers if p.endpoint is not None), links):
             return
         self.udp.forget_paths()
-        for peer, address in known.items():
-            self._set_path_limit(peer, address)
+        for peer in peers:
+            if peer.up and peer.endpoint is not None:  # of the others it is asked when they come up
+                self._set_path_limit(peer.key, peer.endpoint)
         self.overlay.probe_peers(now)
         self._resolver.look_up_all()
         self._pump.flush()

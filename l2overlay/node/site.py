@@ -8,13 +8,16 @@ and on disk before it happens, so that the next start or `l2overlay cleanup` can
 
 import contextlib
 import os
+from dataclasses import replace
 
 from l2overlay.addresses import MacAddress, PeerKey, derive_macs, format_mac, parse_mac
 from l2overlay.config import Config
 from l2overlay.errors import HostSetupError
-from l2overlay.linux import host
-from l2overlay.linux.changes import Change, Undo
+from l2overlay.linux import firewall, host
+from l2overlay.linux.changes import Change, RemoveFilter, SetBridgeFlag, Undo
+from l2overlay.linux.firewall import Firewall
 from l2overlay.linux.host import HostSpec, HostState
+from l2overlay.linux.iptables import FilterSpec
 from l2overlay.linux.tap import LinuxTap
 from l2overlay.node.rundir import RunDir
 
@@ -32,7 +35,18 @@ def host_spec(config: Config, key: PeerKey) -> HostSpec:
         tap_mac=macs.tap,
         bridge_mac=macs.bridge,
         addresses=segment.addresses.get(own.name, ()) if own is not None else (),
+        filter=filter_spec(config, key),
     )
+
+
+def filter_spec(config: Config, key: PeerKey) -> FilterSpec | None:
+    """What the configuration asks of this host's iptables; None when nothing could be refused."""
+    segment, own = config.segment, config.peer(key)
+    if config.filter is None or own is None:
+        return None
+    fixed = tuple((mac, peer.name) for peer in config.peers for mac in peer.macs if peer is not own)
+    spec = FilterSpec(segment.name, segment.tap, segment.bridge, own.name, config.filter, fixed=fixed)
+    return spec if spec.directions else None
 
 
 class Site:
@@ -49,6 +63,9 @@ class Site:
         self.bridge_mac = spec.bridge_mac
         self.ports: tuple[str, ...] = ()
         """Of the bridge, as last seen."""
+        self.firewall = Firewall(spec.segment)
+        self._filter: FilterSpec | None = None
+        """What `firewall` was last told, as the configuration has it."""
         self._run_dir = run_dir
         self._offload = offload
         self._tap: LinuxTap | None = None
@@ -71,18 +88,24 @@ class Site:
         """The first half: plan everything, note it, open the TAP. Raises HostSetupError."""
         state = host.observe_host(self.spec)
         self.made = self._left_by_killed_node(state)
+        filter_undo = self._look_at_filter()
         self.notes = host.host_notes(self.spec, state)
         self.adopted = state.bridge is not None and not host.is_ours(self.spec, state.bridge)
         if self.adopted and state.bridge is not None:
             with contextlib.suppress(ValueError):
                 self.bridge_mac = parse_mac(state.bridge.mac)
         self._planned = host.plan_host(self.spec, state, made=self.made)
-        self._note(Undo.of(self._planned).after(self.made))
+        self._note(Undo.of(self._planned).after(filter_undo.after(self.made)))
         self._tap = LinuxTap.open(self.spec.tap, offload=self._offload)
 
     def set_up_bridge(self) -> None:
-        """The second half: make what was planned. Raises HostSetupError."""
+        """The second half: make what was planned. Raises HostSetupError.
+
+        The filter comes first: without its rules the TAP stays out of the bridge.
+        """
         planned, self._planned = self._planned, []
+        if self.spec.filter is not None:
+            self._install_filter(self.spec.filter, host.observe_host(self.spec))
         host.apply_changes(planned)
         self.made = Undo.of(planned).after(self.made)
         self._look()
@@ -107,6 +130,17 @@ class Site:
             raise HostSetupError(
                 f"the bridge {self.spec.bridge} was removed by whoever made it; {self.spec.tap} joins it when it is back"
             )
+        before = self._filter
+        self._follow_filter(self.spec.filter, state)
+        try:
+            return self._repair(state)
+        except HostSetupError:
+            if self._filter != before:
+                with contextlib.suppress(HostSetupError):  # the first failure is the one to tell
+                    self._follow_filter(before, state)
+            raise
+
+    def _repair(self, state: HostState) -> list[str]:
         changes = host.plan_host(self.spec, state, tap_open=True, made=self.made)
         if changes:
             self._note(Undo.of(changes).after(self.made))
@@ -120,7 +154,44 @@ class Site:
         self.close_tap()
         lines = host.undo(self.made)
         self.made = Undo()
+        self.firewall.forget()
+        self._filter = None
         return lines
+
+    def _look_at_filter(self) -> Undo:
+        """What will take the filter away again. Raises HostSetupError when this host cannot filter."""
+        if self.spec.filter is None:
+            self._remove_filter()  # of a killed node whose peers.toml had one
+            return Undo()
+        firewall.bridge_nf_was_on()
+        return Undo((RemoveFilter(self.spec.bridge, self.spec.segment, firewall.absent_parts()),))
+
+    def _follow_filter(self, wanted: FilterSpec | None, state: HostState) -> None:
+        """Make the kernel's rules what is wanted; on a failure the old ones stay. Raises HostSetupError."""
+        if wanted is None and self._filter is not None:
+            self._remove_filter()
+        elif wanted is not None and wanted != self._filter:
+            self._note(self._look_at_filter().after(self.made))
+            self._install_filter(wanted, state)
+
+    def _install_filter(self, wanted: FilterSpec, state: HostState) -> None:
+        undo = self._look_at_filter().after(self.made)
+        self.firewall.install(replace(wanted, only_ours=self._is_bridge_nf_ours(state)))
+        self.made, self._filter = undo, wanted
+
+    def _is_bridge_nf_ours(self, state: HostState) -> bool:
+        """Whether nobody but us lets this bridge's frames meet iptables."""
+        ours = {c.flag for c in self.made.changes if isinstance(c, SetBridgeFlag) and not c.on}
+        others = (state.bridge.nf_call if state.bridge is not None else frozenset()) - ours
+        return not others and not firewall.bridge_nf_was_on()
+
+    def _remove_filter(self) -> None:
+        parts = tuple(c for c in self.made.changes if isinstance(c, SetBridgeFlag | RemoveFilter))
+        if parts:
+            host.undo(Undo(parts))
+            self.made = Undo(tuple(c for c in self.made.changes if c not in parts))
+        self.firewall.forget()
+        self._filter = None
 
     def _look(self) -> None:
         self.ports = tuple(host.bridge_ports(self.spec.bridge))

@@ -1,5 +1,6 @@
 """Which way the datagrams to our peers leave this host: to tell a change that matters from the noise of a busy host."""
 
+import itertools
 import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -45,8 +46,10 @@ class Paths:
         self._known[address.host] = self._look(address)
 
     def changed(self, addresses: Iterable[Address], links: frozenset[str]) -> bool:
-        """Whether one of the paths is another now, or goes over one of `links`, of which there was news; "" is any link."""
-        before, found = self._known, {a.host: self._look(a) for a in list(addresses)[:LOOKED_AT]}
+        """Whether one of the paths is another now, or goes over one of `links`, of which there was news; "" is any link.
+
+        Of many addresses the first are looked at."""
+        before, found = self._known, {a.host: self._look(a) for a in itertools.islice(addresses, LOOKED_AT)}
         self._known = found
         used = {path.link for path in (*before.values(), *found.values())}
         moved = any(before.get(host, path) != path for host, path in found.items())

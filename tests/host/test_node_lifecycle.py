@@ -335,6 +335,37 @@ def test_missing_own_stanza_is_exit_78_with_the_stanza_to_paste(lab: MakeLab) ->
     assert not net.run_dir(h1).exists()
 
 
+def test_full_disk_is_told_and_does_not_stop_a_node(lab: MakeLab) -> None:
+    """The run directory is a file system of one page, and that is taken."""
+    net = lab()
+    h1, *_ = two_hosts(net)
+    run_dir = net.run_dir(h1)
+    run_dir.mkdir()
+    env = [f"{name}={value}" for name, value in environment().items() if name.startswith("PYTHON")]
+    join = [
+        sys.executable,
+        "-m",
+        "l2overlay",
+        "join",
+        "--peers",
+        str(net.peers_file),
+        "--key",
+        str(net.key_file(h1)),
+    ]
+    script = 'mount -t tmpfs -o size=4k tmpfs "$0" && head -c 4096 /dev/zero > "$0/fill"; exec "$@"'
+    private = ["unshare", "-m", "sh", "-c", script, str(run_dir)]
+    node = h1.popen(["env", *env, *private, *join, "--run-dir", str(run_dir)])
+    assert node.stdout is not None
+    said = ""
+    while "READY" not in said:
+        line = node.stdout.readline()
+        assert line, said
+        said += line
+    assert "stamp cannot be written (No space left on device); going on without it" in said
+    node.terminate()
+    assert node.wait(2) == 0
+
+
 # Somebody pulls the carpet away
 
 

@@ -551,6 +551,20 @@ async def test_answers_have_their_schemas(autojump_clock: MockClock, stage: Stag
             assert (await stage.ask("a", request))["schema"] == f"l2overlay.{request}/1"
 
 
+async def test_events_are_told_to_followers_from_the_first_on(
+    autojump_clock: MockClock, stage: Stage
+) -> None:
+    async with stage.running("a"):
+        stream = await trio.open_unix_socket(str(stage.folder / "a" / "control.sock"))
+        async with stream, stage.running("b"):
+            await stream.send_all(b'{"request": "events", "follow": true}\n')
+            got = b""
+            with trio.fail_after(60):
+                while b'"peer_up"' not in got:
+                    got += await stream.receive_some()
+    assert all(json.loads(line)["schema"] == "l2overlay.event/1" for line in got.splitlines())
+
+
 async def test_leave_by_the_control_socket_ends_the_node_after_the_answer(
     autojump_clock: MockClock, stage: Stage
 ) -> None:
