@@ -15,13 +15,16 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from linux.conftest import inside
 
-from l2overlay.demo.lab import Guest, Lab, Namespace
+from l2overlay.control import ask
+from l2overlay.demo.lab import Guest, Lab, Namespace, NodeProcess, PingResult
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_STATISTICS = 263, 8, 6
@@ -102,6 +105,11 @@ class Ear:
                 found.append(one)
         assert self._missed() == 0, "the ear missed frames: it proves nothing"
         return found
+
+    def wait_a_moment(self, marker: bytes) -> list[bytes]:
+        """Frames with `marker` that are there or come within 50 ms."""
+        select.select([self._socket], [], [], 0.05)
+        return self.wait(marker, 0)
 
     def _receive(self) -> bytes | None:
         data, ancillary, _, address = self._socket.recvmsg(1 << 17, socket.CMSG_SPACE(AUXDATA.size))
@@ -248,6 +256,109 @@ def eventually(true: Callable[[], bool], seconds: float, pause: float = 0.02) ->
         assert time.monotonic() - start < seconds, f"not within {seconds} s"
         time.sleep(pause)
     return time.monotonic() - start
+
+
+class Flow:
+    """Numbered unicast frames from one guest to another every `interval` seconds, for as long as the block lasts.
+
+    No ARP, no answers: what is missing was lost in this direction. Both stations are learned before the first number.
+    """
+
+    def __init__(self, sender: Guest, receiver: Guest, interval: float = 0.005) -> None:
+        self.sent_times: list[float] = []
+        self.arrived: dict[int, float] = {}
+        """When number N arrived, time.monotonic()."""
+        self.repeated: list[int] = []
+        self._marker = os.urandom(16)
+        self._head = frame(receiver.mac, sender.mac, self._marker)
+        self._sender, self._interval = sender, interval
+        self._stop = threading.Event()
+        self._ear = Ear(receiver)
+        speak(receiver, frame(BROADCAST, receiver.mac, b""))
+        speak(sender, frame(BROADCAST, sender.mac, b""))
+        self._threads = [threading.Thread(target=run) for run in (self._speak, self._listen)]
+
+    def __enter__(self) -> "Flow":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._ear.__exit__(None, None, None)
+
+    @property
+    def lost(self) -> list[int]:
+        """The numbers that did not arrive, after the block."""
+        return [n for n in range(len(self.sent_times)) if n not in self.arrived]
+
+    def flows_again(self, seconds: float) -> float:
+        """Wait until a frame sent from now on arrives, at most `seconds`; how long it took. Inside the block."""
+        first = len(self.sent_times)
+        return eventually(lambda: max(self.arrived, default=-1) > first, seconds)
+
+    def outage(self) -> float:
+        """The longest time from the sending of a lost frame to that of the next that arrived, after the block."""
+        longest = 0.0
+        first_lost: float | None = None
+        for number, sent_time in enumerate(self.sent_times):
+            if number not in self.arrived:
+                first_lost = sent_time if first_lost is None else first_lost
+            elif first_lost is not None:
+                longest, first_lost = max(longest, sent_time - first_lost), None
+        return longest if first_lost is None else float("inf")
+
+    def _speak(self) -> None:
+        with inside(self._sender):
+            mouth = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        with mouth:
+            mouth.bind(("eth0", 0))
+            while not self._stop.is_set():
+                number = len(self.sent_times)
+                self.sent_times.append(time.monotonic())
+                mouth.send(self._head + number.to_bytes(4))
+                self._stop.wait(self._interval)
+
+    def _listen(self) -> None:
+        end = float("inf")
+        while time.monotonic() < end:
+            for one in self._ear.wait_a_moment(self._marker):
+                number = int.from_bytes(one[30:34])
+                if number in self.arrived:
+                    self.repeated.append(number)
+                self.arrived[number] = time.monotonic()
+            if self._stop.is_set():
+                end = min(end, time.monotonic() + 2 * QUIET)
+
+
+@contextmanager
+def pinging(lab: Lab, guest: Guest, address: str, count: int, interval: float) -> Iterator[list[PingResult]]:
+    """Ping in the background; the result is in the list when the block has ended."""
+    results: list[PingResult] = []
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(lab.ping, guest, address, count, interval)
+        yield results
+        results.append(future.result())
+
+
+def status(node: NodeProcess) -> dict[str, Any]:
+    """The node's status, from its control socket: a hundredth of the time of a verb, and a degraded node is no error."""
+    return ask(node.run_dir / "control.sock", "status")
+
+
+def peer_of(node: NodeProcess, name: str) -> dict[str, Any]:
+    """One peer as the node's status shows it."""
+    return next(dict(peer) for peer in status(node)["peers"] if peer["name"] == name)
+
+
+def stations_of(node: NodeProcess, peer: str | None) -> list[str]:
+    """The MACs that the node knows behind a peer (None: behind itself)."""
+    stations = ask(node.run_dir / "control.sock", "fdb")["stations"]
+    return [station["mac"] for station in stations if station["peer"] == peer]
 
 
 def tell_nodes(lab: Lab) -> None:

@@ -27,9 +27,11 @@ from stations import (
     mac_bytes,
     random_file,
     speak,
+    status,
     tell_nodes,
 )
 
+from l2overlay.control import ask
 from l2overlay.demo.lab import Guest, Lab
 
 MAX_PAYLOAD = 1500
@@ -128,11 +130,11 @@ def test_a_group_frame_arrives_exactly_once_at_every_other_guest(
 def test_a_reserved_group_address_does_not_cross(net: Lab, marker: bytes, last: int) -> None:
     """Injected behind the bridge, which would stop it itself: as if it came from the TAP's own host."""
     h1, (_, _, g3, g4) = net.hosts[0], net.guests
-    before = net.nodes[0].ask("status")["drops"]["reserved_address"]
+    before = status(net.nodes[0])["drops"]["reserved_address"]
     with Ear(g3) as far, Ear(g4) as third:
         speak(h1, frame(f"01:80:c2:00:00:{last:02x}", "52:54:09:00:00:77", marker), link="tap-lab")
         assert heard_by(far, third, marker=marker) == [[], []]
-    assert net.nodes[0].ask("status")["drops"]["reserved_address"] == before + 1
+    assert status(net.nodes[0])["drops"]["reserved_address"] == before + 1
 
 
 def test_a_thousand_broadcasts_in_a_row_arrive_once_each_and_in_order(net: Lab, marker: bytes) -> None:
@@ -157,7 +159,7 @@ def test_an_unknown_unicast_is_flooded_and_a_known_one_is_not(net: Lab, marker: 
         speak(g1, there, there)
         assert far.heard(marker, expected=2) == [there, there]
         assert near.wait(marker, 0) == third.wait(marker, 0) == []
-    stations = {s["mac"]: s["peer"] for s in net.nodes[0].ask("fdb")["stations"]}
+    stations = {s["mac"]: s["peer"] for s in ask(net.nodes[0].run_dir / "control.sock", "fdb")["stations"]}
     assert stations[stranger] == "h2"
 
 
@@ -236,7 +238,7 @@ def test_stations_are_learned_per_vlan(net: Lab, marker: bytes) -> None:
 
 def _stations_with(net: Lab, mac: str, count: int) -> list[dict[str, object]]:
     for _ in range(20):
-        found = [s for s in net.nodes[0].ask("fdb")["stations"] if s["mac"] == mac]
+        found = [s for s in ask(net.nodes[0].run_dir / "control.sock", "fdb")["stations"] if s["mac"] == mac]
         if len(found) == count:
             break
     return found
