@@ -38,13 +38,13 @@ from l2overlay.dataplane.ethernet import (
     station_key,
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
-from l2overlay.dataplane.gate import HELD, Gate, Held
+from l2overlay.dataplane.gate import Gate, Held
 from l2overlay.dataplane.offload import is_super_frame, segment_len
 from l2overlay.dataplane.outbox import flood_record
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.switch import FLOOD, Decision, Switch
 from l2overlay.dataplane.wire import CHECKSUM_LEN, DATA_OVERHEAD, DATA_TYPE
-from l2overlay.errors import ConfigError, FrameError, Problem
+from l2overlay.errors import ConfigError, Problem
 from l2overlay.seams import Burst, Gather, TapFrame
 
 SWEEP_INTERVAL = 30.0
@@ -135,19 +135,24 @@ class Overlay:
 
     def receive_frames(self, frames: Sequence[TapFrame], now: float) -> None:
         """Frames from the TAP."""
-        decisions: dict[bytes, Decision] = {}
-        used: dict[Peer, None] = {}
+        groups: dict[Decision, list[TapFrame]] = {}
+        by_header: dict[bytes, list[TapFrame]] = {}
         for frame in frames:
-            # All that decides is in SWITCHED, and a batch is one instant: ask the switch once per distinct header.
-            decision = decisions.get(frame[SWITCHED])
-            if decision is None:
-                decision = decisions[frame[SWITCHED]] = self._decide(frame, now)
+            # All that decides is in SWITCHED, and a batch is one instant: ask the switch once per distinct header. Frames
+            # with one decision stay in order; a flow has one.
+            group = by_header.get(frame[SWITCHED])
+            if group is None:
+                group = groups.setdefault(self._decide(frame, now), [])
+                by_header[frame[SWITCHED]] = group
+            group.append(frame)
+        used: dict[Peer, None] = {}
+        for decision, group in groups.items():
             if decision is FLOOD:
-                self._flood(frame, used)
+                self._flood(group, used)
             elif isinstance(decision, DropReason):
-                self._local.counters.drop(decision)
+                self._local.counters.drop(decision, len(group))
             else:
-                self._send_to(decision, frame, used, now)
+                self._send_to(decision, group, used, now)
         for peer in used:
             peer.flush(now, frames=True)
         self._settle(now)
@@ -160,44 +165,47 @@ class Overlay:
             return decision
         return self.gate.admit_out(frame, None if decision is FLOOD else decision) or decision
 
-    def _flood(self, frame: TapFrame, used: dict[Peer, None]) -> None:
+    def _flood(self, frames: list[TapFrame], used: dict[Peer, None]) -> None:
         if not self._up:
-            self._local.counters.drop(DropReason.NO_PEER)
-        # One record for all peers: a third of what a broadcast to a hundred of them costs (tests/bench, flood).
-        record = flood_record(frame, MIN_CAPACITY)
-        size = len(frame) - VIRTIO_LEN
-        for peer in self._up.values():
-            used[peer] = None
-            if record is None:
-                self._pack(peer, frame)
-                continue
-            peer.outbox.add_record(record)
-            peer.counters.tx_frames += 1
-            peer.counters.tx_bytes += size
+            self._local.counters.drop(DropReason.NO_PEER, len(frames))
+            return
+        used.update(dict.fromkeys(self._up.values()))
+        for frame in frames:
+            # One record for all peers: a third of what a broadcast to a hundred of them costs (tests/bench, flood).
+            record = flood_record(frame, MIN_CAPACITY)
+            size = len(frame) - VIRTIO_LEN
+            for peer in self._up.values():
+                if record is None:
+                    self._pack(peer, [frame])
+                    continue
+                peer.outbox.add_record(record)
+                peer.counters.tx_frames += 1
+                peer.counters.tx_bytes += size
 
-    def _send_to(self, port: Port, frame: TapFrame, used: dict[Peer, None], now: float) -> None:
+    def _send_to(self, port: Port, frames: list[TapFrame], used: dict[Peer, None], now: float) -> None:
         peer = self._up.get(port)
         if peer is not None:
-            self._pack(peer, frame)
+            self._pack(peer, frames)
             used[peer] = None
             return
         waiting = self._members.peers[PeerKey(port)]
-        reason = waiting.enqueue(frame, now)
-        if reason is not None:
-            waiting.counters.drop(reason)
+        for frame in frames:
+            reason = waiting.enqueue(frame, now)
+            if reason is not None:
+                waiting.counters.drop(reason)
 
-    def _pack(self, peer: Peer, frame: TapFrame) -> None:
-        counters = peer.counters
-        if len(frame) > VIRTIO_LEN + self._max_frame_len and self._is_giant(frame):
-            counters.drop(DropReason.GIANT_FRAME)
-            return
-        try:
-            peer.outbox.add(frame)
-        except FrameError:
-            counters.drop(DropReason.BAD_OFFLOAD_HEADER)
-            return
-        counters.tx_frames += 1
-        counters.tx_bytes += len(frame) - VIRTIO_LEN
+    def _pack(self, peer: Peer, frames: list[TapFrame]) -> None:
+        counters, limit = peer.counters, VIRTIO_LEN + self._max_frame_len
+        if max(map(len, frames)) > limit:
+            fitting = [frame for frame in frames if len(frame) <= limit or not self._is_giant(frame)]
+            if len(fitting) < len(frames):
+                counters.drop(DropReason.GIANT_FRAME, len(frames) - len(fitting))
+            frames = fitting
+        refused = peer.outbox.add_all(frames)
+        if refused:
+            counters.drop(DropReason.BAD_OFFLOAD_HEADER, len(refused))
+        counters.tx_frames += len(frames) - len(refused)
+        counters.tx_bytes += _bytes_in(frames) - _bytes_in(refused)
 
     def _is_giant(self, head: bytes) -> bool:
         """Of a frame longer than the segment's MTU allows: unless it is to be cut into segments that are not."""
@@ -277,6 +285,8 @@ class Overlay:
         counters, port = peer.counters, Port(peer.key)
         verdicts: dict[bytes, DropReason | Held | None] = {}
         limit = self._max_frame_len + VIRTIO_LEN
+        accepted, accepted_len = self._frames, 0
+        before = len(accepted)
         for frame in frames:
             head = frame[0]
             switched = head[SWITCHED]
@@ -286,17 +296,23 @@ class Overlay:
             length = len(head) if len(frame) == 1 else sum(map(len, frame))
             if length > limit and not isinstance(verdict, DropReason) and self._is_giant(head):
                 verdict = DropReason.GIANT_FRAME
-            if verdict is HELD:
-                assert self.gate is not None  # it said so
-                verdict = self.gate.hold(frame, MacAddress(head[SOURCE]), port)
-                if verdict is None:
-                    continue
-            if verdict is not None:
-                counters.drop(verdict)
-                continue
-            self._frames.append(frame)
-            counters.rx_frames += 1
-            counters.rx_bytes += length - VIRTIO_LEN
+            if verdict is None:
+                accepted.append(frame)
+                accepted_len += length
+            else:
+                self._keep_back(frame, verdict, peer)
+        counters.rx_frames += len(accepted) - before
+        counters.rx_bytes += accepted_len - VIRTIO_LEN * (len(accepted) - before)
+
+    def _keep_back(self, frame: list[bytes], verdict: DropReason | Held, peer: Peer) -> None:
+        """Drop a frame for its reason, or hold it until the kernel's filter knows its station."""
+        if isinstance(verdict, Held):
+            assert self.gate is not None  # it said so
+            refused = self.gate.hold(frame, MacAddress(frame[0][SOURCE]), Port(peer.key))
+            if refused is None:
+                return
+            verdict = refused
+        peer.counters.drop(verdict)
 
     def _judge(self, head: bytes, port: Port, now: float) -> DropReason | Held | None:
         refused = self._switch.forward_from_peer(head, port, now)
@@ -372,8 +388,8 @@ class Overlay:
 
     def _peer_came_up(self, peer: Peer, now: float) -> None:
         self._up[Port(peer.key)] = peer
-        for frame in peer.drain_queue():
-            self._pack(peer, frame)
+        if frames := peer.drain_queue():
+            self._pack(peer, frames)
         peer.flush(now, frames=True)
 
     def _tell_moves(self) -> None:
@@ -475,6 +491,11 @@ class Overlay:
             FdbEntry(*split_station_key(key), _peer_of(entry.port), entry.static, now - entry.heard)
             for key, entry in self._switch.fdb.entries(now)
         ]
+
+
+def _bytes_in(frames: Sequence[TapFrame]) -> int:
+    """Ethernet bytes, without the virtio headers."""
+    return sum(map(len, frames)) - VIRTIO_LEN * len(frames)
 
 
 def _peer_of(port: Port) -> PeerKey | None:
