@@ -104,6 +104,18 @@ def groups_label(groups: Iterable[SecurityGroup]) -> str:
     return f"security group {'+'.join(group.name for group in groups)}, default"
 
 
+def group_sets(groups: Iterable[SecurityGroup]) -> dict[tuple[SecurityGroup, ...], list[MacAddress]]:
+    """Stations by all the groups that they are in."""
+    memberships: dict[MacAddress, tuple[SecurityGroup, ...]] = {}
+    for group in groups:
+        for mac in group.stations:
+            memberships[mac] = (*memberships.get(mac, ()), group)
+    sets: dict[tuple[SecurityGroup, ...], list[MacAddress]] = {}
+    for mac, members in memberships.items():
+        sets.setdefault(members, []).append(mac)
+    return sets
+
+
 def remote_end(rule: FilterRule) -> Subjects | None:
     """Who a rule means at the overlay's side."""
     return rule.source if rule.direction is Direction.IN else rule.destination

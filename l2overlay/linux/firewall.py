@@ -2,7 +2,7 @@
 
     install    iptables-restore --test of both families, then both for real; when the second fails the first is undone
     move       the .map chains of both families anew, nothing else
-    problems   whether all is as `install` left it; repaired by `install` again
+    look       whether all is as `install` left it; repaired by `install` again
     remove     hooks and chains, then what iptables-nft made for us and nobody else uses by now
 
 What the rules are is written by `iptables.py`. The programs are those on PATH: the variant (nf_tables or legacy) is the
@@ -94,29 +94,26 @@ class Firewall:
                 self._rules[version] = Ruleset(chains, self._rules[version].hooks)
             self.stations = dict(stations)
 
-    def problems(self) -> list[str]:
-        """What has changed since `install`: lost hooks, chains flushed or gone. Raises HostSetupError."""
+    def look(self) -> tuple[list[str], dict[int, dict[str, Counted]]]:
+        """What has changed since `install` (hooks lost, chains flushed or gone), and what rules have seen, by family and
+        label. Raises HostSetupError when it cannot look."""
         with self._lock:
-            return [
+            saved = {version: read_saved(version, self.segment) for version in self._rules}
+            problems = [
                 f"{PROGRAMS[version]}: {problem}"
                 for version, rules in self._rules.items()
-                for problem in iptables.missing(rules, read_saved(version, self.segment))
+                for problem in iptables.missing(rules, saved[version])
             ]
+        counted = {
+            v: {label: Counted(*count) for label, count in s.counters.items()} for v, s in saved.items()
+        }
+        return problems, counted
 
     def repair(self) -> None:
-        """Put back what `problems` found."""
+        """Put back what `look` missed."""
         spec = self._spec
         if spec is not None:
             self.install(spec)
-
-    def counters(self) -> dict[int, dict[str, Counted]]:
-        """By family and label."""
-        return {
-            version: {
-                label: Counted(*count) for label, count in read_saved(version, self.segment).counters.items()
-            }
-            for version in FAMILIES
-        }
 
     def forget(self) -> None:
         """The rules were removed."""

@@ -36,6 +36,7 @@ from l2overlay.filter.rules import (
     NEIGHBOUR_TYPES,
     default_label,
     followed_peers,
+    group_sets,
     groups_default,
     groups_label,
     icmp_numbers,
@@ -197,7 +198,7 @@ class _DirectionWriter:
         """The rules for frames whose other end is behind `peer` (empty: behind none that a rule names)."""
         config, chains = self.spec.config, {}
         rules = [line for rule in rules_of(config.rules, self.direction) for line in self._lines(rule, peer)]
-        for groups, macs in _group_sets(config.security_groups).items():
+        for groups, macs in group_sets(config.security_groups).items():
             chain = self._name(str(next(self._numbers)))
             chains[chain] = tuple(self._group_rules(groups, peer))
             rules += [f"{match} -g {chain}" for match in self._local_macs(macs)]
@@ -255,18 +256,6 @@ class _DirectionWriter:
 
     def _log_prefix(self, rule: FilterRule) -> str:
         return f"{self.spec.segment}-{self.direction} {rule.label}: "[-29:]
-
-
-def _group_sets(groups: Iterable[SecurityGroup]) -> dict[tuple[SecurityGroup, ...], list[MacAddress]]:
-    """Stations by all the groups that they are in."""
-    memberships: dict[MacAddress, tuple[SecurityGroup, ...]] = {}
-    for group in groups:
-        for mac in group.stations:
-            memberships[mac] = (*memberships.get(mac, ()), group)
-    sets: dict[tuple[SecurityGroup, ...], list[MacAddress]] = {}
-    for mac, members in memberships.items():
-        sets.setdefault(members, []).append(mac)
-    return sets
 
 
 def _verdicts(match: str, action: Action, label: str, log_prefix: str = "") -> Iterator[str]:
@@ -346,7 +335,7 @@ class Saved:
     rule_counts: Mapping[str, int]
     """By chain of ours."""
     counters: Mapping[str, tuple[int, int]]
-    """Frames and bytes by label."""
+    """Frames and bytes by direction and label: `in rule 3`."""
     policies: Mapping[str, str]
 
 
@@ -368,7 +357,7 @@ def parse_saved(text: str, segment: str) -> Saved:
             frames, size, name, body = int(rule[1] or 0), int(rule[2] or 0), rule[3], rule[4]
             if ours.fullmatch(name):
                 counts[name] = counts.get(name, 0) + 1
-                if label := _label_in(body):
+                if label := _label_in(name, body):
                     before = counters.get(label, (0, 0))
                     counters[label] = (before[0] + frames, before[1] + size)
                 continue
@@ -381,10 +370,12 @@ def parse_saved(text: str, segment: str) -> Saved:
     return Saved(tuple(chains), tuple(hooks), first, counts, counters, policies)
 
 
-def _label_in(rule: str) -> str:
-    """What `_comment` wrote, of a rule that is no step from chain to chain."""
+def _label_in(chain: str, rule: str) -> str:
+    """The direction and what `_comment` wrote, of a rule that is no step from chain to chain."""
     found = re.search(r'--comment (?:"([^"]*)"|(\S+))', rule)
-    return (found[1] or found[2]) if found and " -g " not in f" {rule}" else ""
+    if not found or " -g " in f" {rule}":
+        return ""
+    return f"{chain.rpartition('-')[2].partition('.')[0]} {found[1] or found[2]}"
 
 
 def install_text(rules: Ruleset, saved: Saved) -> str:

@@ -20,12 +20,11 @@ from l2overlay.dataplane.fdb import Port
 from l2overlay.dataplane.gate import Gate
 from l2overlay.errors import HostSetupError, UsageError
 from l2overlay.filter import words
-from l2overlay.filter.flow import Flow, NotFilteredError, parse_flows
-from l2overlay.filter.rules import explain, followed_peers
+from l2overlay.filter.rules import followed_peers
 from l2overlay.linux.firewall import Counted, Firewall
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.node.journal import Journal
-from l2overlay.overlay import FdbEntry, Overlay
+from l2overlay.overlay import Overlay
 
 FILTER_SCHEMA = "l2overlay.filter/1"
 EXPLAIN_SCHEMA = "l2overlay.filter_explain/1"
@@ -220,7 +219,7 @@ class FilterKeeper:
                 **_counts(label, seen, side),
             }
             for side in spec.directions
-            for label, text, comment in [*_BUILT_IN, *words.table(spec.config, side)]
+            for label, text, comment in [*words.BUILT_IN, *words.table(spec.config, side)]
         ]
         stations = self._firewall.stations.values()
         return {
@@ -249,54 +248,8 @@ class FilterKeeper:
             key = behind.get(mac)
             return names.get(key) if key is not None else None
 
-        verdicts = explain_text(spec, text, tuple(self._keys), where)
+        verdicts = words.explain_text(filtering, spec.own, text, tuple(self._keys), where)
         return {"schema": EXPLAIN_SCHEMA, "node": spec.own, "verdicts": verdicts}
-
-
-def explain_text(
-    spec: FilterSpec, text: str, peers: tuple[str, ...], where: Callable[[MacAddress], str | None]
-) -> list[Answer]:
-    """One verdict for each direction that is meant. Raises UsageError."""
-    try:
-        flows = parse_flows(text, spec.own, peers, where)
-    except NotFilteredError as reason:
-        return [_unseen(spec, str(reason))]
-    return [_verdict(spec, flow) for flow in flows]
-
-
-def _verdict(spec: FilterSpec, flow: Flow) -> Answer:
-    verdict = explain(spec.config, spec.own, flow)
-    return {
-        "frame": str(flow),
-        "direction": str(flow.direction),
-        "action": str(verdict.action),
-        "label": verdict.label,
-        "rule": _words_of(spec, flow.direction, verdict.label),
-        "steps": list(verdict.steps),
-    }
-
-
-def _unseen(spec: FilterSpec, reason: str) -> Answer:
-    if reason == "tagged":
-        action = str(spec.config.tagged)
-        label, text = (
-            "tagged",
-            f"a frame with a VLAN tag: iptables does not look into it; tagged = {action!r}",
-        )
-    else:
-        action, label, text = "accept", "not IP", f"{reason}: the filter is for IPv4 and IPv6"
-    return {"frame": "", "direction": "", "action": action, "label": label, "rule": text, "steps": []}
-
-
-def _words_of(spec: FilterSpec, direction: Direction, label: str) -> str:
-    rows = (*_BUILT_IN, *words.table(spec.config, direction))
-    return next((text for name, text, _ in rows if name == label), "the strictest default of its groups")
-
-
-_BUILT_IN = (
-    ("established", "accept what belongs to a connection that was accepted", ""),
-    ("neighbour discovery", "accept what IPv6 has for ARP", ""),
-)
 
 
 def _counts(label: str, seen: Mapping[int, Mapping[str, Counted]], side: Direction) -> Answer:
@@ -318,8 +271,3 @@ def _refused(spec: FilterSpec, seen: Mapping[int, Mapping[str, Counted]]) -> dic
             if frames and text.startswith(refusing):
                 found[f"{side}: {label}"] = frames
     return found
-
-
-def station_rows(stations: list[FdbEntry]) -> dict[MacAddress, PeerKey | None]:
-    """Where stations are, by address."""
-    return {entry.mac: entry.peer for entry in stations}

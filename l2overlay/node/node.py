@@ -21,9 +21,10 @@ import trio
 from l2overlay.addresses import Address, PeerKey, format_mac
 from l2overlay.config import Config, PeerConfig
 from l2overlay.controlplane.events import Event, PeerMoved, PeerUnanswered, PeerUp
-from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
+from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError, UsageError
 from l2overlay.node.clockwork import LoopLag, OverlayTimer, boot_time
-from l2overlay.node.control import Answer, ControlSocket, open_control_socket
+from l2overlay.node.control import Answer, BadRequest, ControlSocket, open_control_socket
+from l2overlay.node.filter_keeper import FilterKeeper
 from l2overlay.node.journal import Journal, LineWriter
 from l2overlay.node.keeper import Keeper, Watch
 from l2overlay.node.notify import notify
@@ -122,6 +123,7 @@ class Node:
         self._timer: OverlayTimer
         self._lag: LoopLag
         self._keeper: Keeper
+        self._filter: FilterKeeper
         self._resolver: Resolver
         self._control: ControlSocket
         self._start_time = around.clock()
@@ -183,6 +185,7 @@ class Node:
             "timer": self._timer.run,
             "loop lag": self._lag.run,
             "host watch": self._keeper.run,
+            "filter": self._filter.run,
             "control socket": self._control.run,
             "stamps": self._note_stamps,
         }
@@ -242,6 +245,10 @@ class Node:
         self._keeper = Keeper(
             around.site, around.open_watch(), self._pump, self._journal, self._underlay_changed
         )
+        self._filter = FilterKeeper(
+            around.site.firewall, self._overlay, self._journal, self._clock, self._pump.flush
+        )
+        self._filter.configure(self.config)
         self._resolver = Resolver(nursery, self._set_endpoint, around.lookup)
         self._control = ControlSocket(open_control_socket(around.control_path), self._requests())
         self._pump.attach_tap(around.site.tap)
@@ -436,6 +443,7 @@ class Node:
         self.config = config
         self._names = {peer.public_key: peer.name for peer in config.peers}
         self.overlay.reconfigure(config, self._clock())
+        self._filter.configure(config)
         if new_udp is not None:
             self._change_port(new_udp)
         self._resolver.configure(config, self._key)
@@ -446,10 +454,12 @@ class Node:
         old, site.spec = site.spec, host_spec(config, self._key)
         if site.spec == old:
             return
+        self._filter.prepare(site.spec.filter)
         try:
             await self._keeper.reconfigure()
         except BaseException:
             site.spec = old
+            self._filter.configure(self.config)
             raise
 
     def _change_port(self, udp: NodeUdp) -> None:
@@ -475,6 +485,8 @@ class Node:
             "peers": self._answer_peers,
             "fdb": self._answer_fdb,
             "events": self._answer_events,
+            "filter": self._answer_filter,
+            "filter_explain": self._answer_filter_explain,
             "reload": self._answer_reload,
             "leave": self._answer_leave,
         }
@@ -495,6 +507,15 @@ class Node:
             "segment": self.config.segment.name,
             "stations": stations,
         }
+
+    async def _answer_filter(self, _: Answer) -> Answer:
+        return {"segment": self.config.segment.name, **await self._filter.show()}
+
+    async def _answer_filter_explain(self, arguments: Answer) -> Answer:
+        try:
+            return self._filter.explain(str(arguments.get("frame", "")))
+        except UsageError as error:
+            raise BadRequest(str(error)) from None
 
     async def _answer_reload(self, _: Answer) -> Answer:
         return await self.reload()
@@ -544,6 +565,7 @@ class Node:
             lag_p99=self._lag.percentile(0.99),
             blocked_count=pump.blocked_count,
             log_lines_lost=self._journal.lines_lost,
-            troubles=self._keeper.troubles,
+            troubles=(*self._keeper.troubles, *self._filter.troubles),
+            filter=self._filter.status(),
             unresolved=self._unresolved(),
         )

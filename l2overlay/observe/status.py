@@ -51,6 +51,8 @@ class NodeFacts:
     log_lines_lost: int
     troubles: tuple[str, ...] = ()
     """What is wrong with the host's side, one sentence each."""
+    filter: Mapping[str, Any] | None = None
+    """What the filter does; None when nothing is filtered."""
     unresolved: Mapping[PeerKey, tuple[str, float]] = field(default_factory=dict)
     """Endpoint names that do not resolve: why, and seconds until the next look-up."""
 
@@ -87,6 +89,7 @@ def status_data(
             "gro": facts.gro,
             "blocked": facts.blocked_count,
         },
+        **({"filter": dict(facts.filter)} if facts.filter is not None else {}),
         "loop_lag": {"p50": round(facts.lag_p50, 6), "p99": round(facts.lag_p99, 6)},
         "log_lines_lost": facts.log_lines_lost,
         "peers_up": sum(p.up for p in peers),

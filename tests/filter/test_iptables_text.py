@@ -159,7 +159,7 @@ def test_what_is_saved_is_read_as_far_as_it_concerns_us() -> None:
     saved = parse_saved(SAVED, "lab")
     assert saved.chains == ("L2O-lab-fwd", "L2O-lab-in", "L2O-lab-in.old")
     assert [chain for chain, _ in saved.hooks] == ["INPUT", "FORWARD"]
-    assert saved.counters == {"established": (5, 300), "rule 1": (3, 160)}
+    assert saved.counters == {"in established": (5, 300), "in rule 1": (3, 160)}
     assert saved.first["FORWARD"] == "-j L2O-lab-fwd"  # another segment's hook may stand before ours
     assert saved.policies["FORWARD"] == "DROP"
 

@@ -22,6 +22,7 @@ from l2overlay.addresses import Address, MacAddress, format_key
 from l2overlay.config import load_config
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.changes import AddAddress, Undo
+from l2overlay.linux.firewall import Firewall
 from l2overlay.linux.links import ChangeKind, LinkChange
 from l2overlay.node import node as node_module
 from l2overlay.node.journal import LineWriter
@@ -49,6 +50,7 @@ class FakeSite:
         self.fail: dict[str, str] = {}
         self.to_repair: list[list[str]] = []
         self.fake_tap: FakeTap | None = None
+        self.firewall = Firewall(spec.segment)
 
     @property
     def own_macs(self) -> tuple[MacAddress, ...]:
