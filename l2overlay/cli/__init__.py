@@ -51,7 +51,11 @@ VERBS: dict[str, Verb] = {
     "reload": Verb("l2overlay.cli.reload", "make the node read its peers.toml again"),
     "leave": Verb("l2overlay.cli.leave", "make the node leave the segment"),
     "cleanup": Verb("l2overlay.cli.cleanup", "remove what a killed node left behind"),
-    "filter": Verb("l2overlay.cli.filter", "show, check or explain the filter's rules"),
+    "filter": Verb(
+        "l2overlay.cli.filter",
+        "show, check or explain the filter's rules",
+        ("show", "check", "explain", "reload"),
+    ),
     "doctor": Verb("l2overlay.cli.doctor", "find out why frames do not arrive"),
     "demo": Verb("l2overlay.cli.demo", "three hosts as namespaces, one segment, guests that talk"),
 }
