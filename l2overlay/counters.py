@@ -49,6 +49,23 @@ class DropReason(StrEnum):
     BAD_SLICE = "bad_slice"
     SPOOFED_STATION = "spoofed_station"  # source bound to another port by configuration, or one of our own
 
+    # protection: port security, guards, storm control, loop guard (docs/protection.md)
+    FROZEN_STATION = "frozen_station"  # moved too often; it stays where it was for a minute
+    UNKNOWN_STATION = "unknown_station"  # behind a peer with learn = "off", and not in its macs
+    STATION_LIMIT = "station_limit"  # one more than the peer's max_macs
+    ISOLATED = "isolated"  # between two that isolation keeps apart
+    BPDU_REFUSED = "bpdu_refused"  # spanning tree, and bpdu = "drop"
+    ETHERTYPE_REFUSED = "ethertype_refused"  # not in ethertypes_allow, or in ethertypes_deny
+    ROGUE_DHCP = "rogue_dhcp"  # a DHCP server's answer from who is none
+    ROGUE_ROUTER = "rogue_router"  # a router advertisement or redirect from who is no router
+    SPOOFED_ADDRESS = "spoofed_address"  # ARP or ND that claims an address of somebody else
+    UNREADABLE = "unreadable"  # headers made so that a guard cannot see what is behind them
+    STORM_BROADCAST = "storm_broadcast"  # more than may be flooded from one port
+    STORM_MULTICAST = "storm_multicast"
+    STORM_UNKNOWN_UNICAST = "storm_unknown_unicast"
+    LOOP_PROBE = "loop_probe"  # a probe of the loop guard, which is never forwarded
+    LOOP_BLOCKED = "loop_blocked"  # the LAN gets there by another path
+
     # the filter's part of the switch
     FILTER_PENDING = "filter_pending"  # the kernel's rules do not know yet where the station is
     FILTER_TAGGED = "filter_tagged"  # a VLAN tag or PPPoE, which iptables does not look into

@@ -21,7 +21,7 @@ from math import inf
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.config import Config, PeerConfig
-from l2overlay.controlplane.events import Event, PeerDown, PeerUp, StationMoved
+from l2overlay.controlplane.events import Event, PeerDown, PeerUp, StationFrozen, StationMoved
 from l2overlay.controlplane.handshake import HandshakeContext
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.membership import Membership
@@ -41,6 +41,7 @@ from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.gate import Gate, Held
 from l2overlay.dataplane.offload import is_super_frame, segment_len
 from l2overlay.dataplane.outbox import flood_record
+from l2overlay.dataplane.port_security import PortSecurity, port_security
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.switch import FLOOD, Decision, Switch
 from l2overlay.dataplane.wire import CHECKSUM_LEN, DATA_OVERHEAD, DATA_TYPE
@@ -130,6 +131,7 @@ class Overlay:
         self._next_sweep = now + SWEEP_INTERVAL
         self._set_static_stations((), config.peers, now)
         self._config = config
+        self._protect(config, now)
 
     # -- the way out -------------------------------------------------------------------------------------------
 
@@ -383,7 +385,7 @@ class Overlay:
                     self._up.pop(Port(event.peer), None)
                     self._switch.fdb.flush(Port(event.peer))
                 self._events.append(event)
-        if self._switch.moves:
+        if self._switch.moves or self._switch.freezes:
             self._tell_moves()
 
     def _peer_came_up(self, peer: Peer, now: float) -> None:
@@ -396,7 +398,11 @@ class Overlay:
         for key, old, new in self._switch.moves:
             mac, vlan = split_station_key(key)
             self._events.append(StationMoved(mac, vlan, _peer_of(old), _peer_of(new)))
+        for freeze in self._switch.freezes:
+            mac, vlan = split_station_key(freeze.station)
+            self._events.append(StationFrozen(mac, vlan, _peer_of(freeze.port), _peer_of(freeze.other)))
         self._switch.moves.clear()
+        self._switch.freezes.clear()
 
     # -- what the shell tells ----------------------------------------------------------------------------------
 
@@ -428,12 +434,21 @@ class Overlay:
         self._switch.fdb.ageing_time = config.segment.ageing_time
         self._set_static_stations(old.peers, config.peers, now)
         self._members.reconfigure(config, now)
+        self._protect(config, now)
         self._settle(now)
 
     def leave(self, now: float) -> None:
         """Queue a BYE to every peer that has a session."""
         for peer in self._members:
             peer.say_bye(now)
+
+    def _protect(self, config: Config, now: float) -> None:
+        """Take over `[protect]`, `learn` and `max_macs`."""
+        switch, own = self._switch, self._local.context.public_key
+        old, switch.security = switch.security or PortSecurity(), port_security(config, own)
+        (switch.security or PortSecurity()).inherit(old, switch.fdb, now)
+        if config.protect is not None:
+            switch.bpdu_passes, switch.lldp_passes = config.protect.bpdu_passes, config.protect.lldp_passes
 
     def _set_static_stations(self, old: Sequence[PeerConfig], new: Sequence[PeerConfig], now: float) -> None:
         before = {(mac, peer.public_key) for peer in old for mac in peer.macs}

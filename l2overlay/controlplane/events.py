@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
+from l2overlay.counters import DropReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +57,77 @@ class StationMoved:
     new: PeerKey | None
 
 
-Event = PeerUp | PeerDown | PeerMoved | PeerUnanswered | PathSizeChanged | StationMoved
+@dataclass(frozen=True, slots=True)
+class StationFrozen:
+    """A station moved to and fro: for a minute it stays at `port` and is not heard at `other`."""
+
+    mac: MacAddress
+    vlan: int
+    port: PeerKey | None
+    other: PeerKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRefused:
+    """Protection dropped a frame of this station. Told at once, and again after a while with how many more there were."""
+
+    reason: DropReason
+    peer: PeerKey | None
+    """Whom the frame came from. None is the local side (TAP)."""
+    mac: MacAddress
+    detail: str
+    """What the frame was about, for a person; may be empty."""
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class StormStarted:
+    """More is flooded from this port than may be; the rest is dropped."""
+
+    peer: PeerKey | None
+    kind: str
+    """broadcast, multicast or unknown unicast."""
+
+
+@dataclass(frozen=True, slots=True)
+class StormEnded:
+    """For a while nothing had to be dropped any more."""
+
+    peer: PeerKey | None
+    kind: str
+    dropped: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFound:
+    """Our LAN and the peer's are joined by another path, so nothing passes between them here. None: our LAN is a loop."""
+
+    peer: PeerKey | None
+    carrier: PeerKey | None
+    """Who carries for both LANs from now on; None is this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopHealed:
+    """The other path is gone, and frames pass here again."""
+
+    peer: PeerKey | None
+    seconds: float
+    """How long it was blocked."""
+
+
+Event = (
+    PeerUp
+    | PeerDown
+    | PeerMoved
+    | PeerUnanswered
+    | PathSizeChanged
+    | StationMoved
+    | StationFrozen
+    | FrameRefused
+    | StormStarted
+    | StormEnded
+    | LoopFound
+    | LoopHealed
+)

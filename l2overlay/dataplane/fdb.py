@@ -29,6 +29,8 @@ class Entry:
     port: Port
     heard: float
     expiry: float
+    frozen_until: float = 0.0
+    """Until then it does not move."""
 
     @property
     def static(self) -> bool:
@@ -83,10 +85,30 @@ class FilteringDatabase:
         self._list(key, entry)
         return old if alive else None
 
-    def owner(self, key: StationKey) -> Port | None:
-        """The only port a static station may use; None for any other station."""
+    def owner(self, key: StationKey, now: float = inf) -> Port | None:
+        """The only port that a static station may use, or at `now` a frozen one; None for any other station."""
         entry = self._entries.get(key)
-        return entry.port if entry is not None and entry.expiry == inf else None
+        if entry is None or (entry.expiry != inf and entry.frozen_until <= now):
+            return None
+        return entry.port
+
+    def freeze(self, key: StationKey, port: Port, until: float) -> None:
+        """A learned station is at `port` and does not move before `until`."""
+        entry = self._entries.get(key)
+        if entry is not None and not entry.static:
+            self._relist(key, entry, port, entry.expiry)
+            entry.frozen_until = until
+
+    def lock(self, key: StationKey) -> None:
+        """A learned station becomes a static one."""
+        if entry := self._entries.get(key):
+            self._relist(key, entry, entry.port, inf)
+
+    def unlock(self, key: StationKey, now: float) -> None:
+        """A static station becomes a learned one, just heard."""
+        if entry := self._entries.get(key):
+            entry.heard = now
+            self._relist(key, entry, entry.port, now + self.ageing_time)
 
     def add_static(self, key: StationKey, port: Port, now: float) -> None:
         """The station lives at `port` and nowhere else."""
@@ -138,6 +160,11 @@ class FilteringDatabase:
         listed[key] = entry
         if not entry.static and len(listed) > self._most:
             self._fullest, self._most = entry.port, len(listed)
+
+    def _relist(self, key: StationKey, entry: Entry, port: Port, expiry: float) -> None:
+        self._unlist(key, entry)
+        entry.port, entry.expiry = port, expiry
+        self._list(key, entry)
 
     def _unlist(self, key: StationKey, entry: Entry) -> None:
         by_port = self._static if entry.static else self._learned

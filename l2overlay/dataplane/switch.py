@@ -8,19 +8,23 @@ and tag), so a batch that was read at one instant asks once per distinct header 
 from collections.abc import Collection
 from enum import Enum
 
-from l2overlay.addresses import MacAddress
+from l2overlay.addresses import MAC_LEN, MacAddress
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import (
+    BPDU_ADDRESSES,
     DESTINATION,
+    LINK_LOCAL,
     NULL_MAC,
     SOURCE,
     StationKey,
     is_group,
+    is_lldp,
     is_reserved,
     station_key,
     vlan_id,
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
+from l2overlay.dataplane.port_security import FREEZE_TIME, Freeze, MoveDamping, PortSecurity
 
 
 class Flood(Enum):
@@ -41,20 +45,26 @@ class Switch:
         self.own_macs = frozenset(own_macs)
         self.moves: list[tuple[StationKey, Port, Port]] = []
         """Stations that were heard at another port than before: (station, old, new); the caller empties it."""
+        self.freezes: list[Freeze] = []
+        """Stations that moved too often; the caller empties it."""
+        self.security: PortSecurity | None = None
+        self.bpdu_passes = True
+        self.lldp_passes = False
+        self.damping = MoveDamping()
 
     def forward_from_tap(self, frame: bytes, now: float) -> Decision:
         """Where a frame that the TAP gave goes: a peer, all peers, or nowhere for a reason."""
         destination, source = frame[DESTINATION], frame[SOURCE]
-        refused = self._refuse(destination, source)
+        refused = self._refuse(destination, source, frame)
         if refused is not None:
             return refused
         vlan = vlan_id(frame)
         refused = self._learn(station_key(source, vlan), LOCAL, now)
         if refused is not None:
             return refused
-        if is_group(destination):
-            return FLOOD
-        port = self.fdb.lookup(station_key(destination, vlan), now)
+        port = None if is_group(destination) else self.fdb.lookup(station_key(destination, vlan), now)
+        if self.security is not None and self.security.keeps_apart(source, LOCAL, destination, port):
+            return DropReason.ISOLATED
         if port is None:
             return FLOOD
         return DropReason.LOCAL_DESTINATION if port == LOCAL else port
@@ -66,26 +76,65 @@ class Switch:
         bridge floods what it does not know; filtering it would blackhole a station that has just moved here.
         """
         destination, source = frame[DESTINATION], frame[SOURCE]
-        refused = self._refuse(destination, source)
+        refused = self._refuse(destination, source, frame)
         if refused is not None:
             return refused
         if source in self.own_macs:
             return DropReason.SPOOFED_STATION
+        if self.security is not None and self.security.keeps_apart(source, peer, destination, LOCAL):
+            return DropReason.ISOLATED
         return self._learn(station_key(source, vlan_id(frame)), peer, now)
 
-    @staticmethod
-    def _refuse(destination: bytes, source: bytes) -> DropReason | None:
-        if is_reserved(destination):
-            return DropReason.RESERVED_ADDRESS
+    def _refuse(self, destination: bytes, source: bytes, frame: bytes) -> DropReason | None:
+        # One comparison for all but link-local traffic.
+        if destination[:3] in LINK_LOCAL:
+            refused = self._refuse_link_local(destination, frame)
+            if refused is not None:
+                return refused
         if is_group(source) or source == NULL_MAC:
             return DropReason.GROUP_SOURCE
         return None
 
-    def _learn(self, station: StationKey, port: Port, now: float) -> DropReason | None:
-        owner = self.fdb.owner(station)
-        if owner is not None and owner != port:
-            return DropReason.SPOOFED_STATION
-        old = self.fdb.learn(station, port, now)
-        if old is not None:
-            self.moves.append((station, old, port))
+    def _refuse_link_local(self, destination: bytes, frame: bytes) -> DropReason | None:
+        if is_reserved(destination) and not (self.lldp_passes and is_lldp(frame)):
+            return DropReason.RESERVED_ADDRESS
+        if destination in BPDU_ADDRESSES and not self.bpdu_passes:
+            return DropReason.BPDU_REFUSED
         return None
+
+    def _learn(self, station: StationKey, port: Port, now: float) -> DropReason | None:
+        fdb = self.fdb
+        owner = fdb.owner(station, now)
+        if owner is None and len(station) > MAC_LEN:
+            owner = fdb.owner(
+                StationKey(station[:MAC_LEN])
+            )  # a static address is its station's in every VLAN
+        if owner is not None and owner != port:
+            static = fdb.owner(station) is not None or len(station) > MAC_LEN
+            return DropReason.SPOOFED_STATION if static else DropReason.FROZEN_STATION
+        if self.security is None:
+            old = fdb.learn(station, port, now)
+        else:
+            refused = self.security.refuse(fdb, station, port, now)
+            if refused is not None:
+                return refused
+            old = self._learn_and_lock(self.security, station, port, now)
+        return None if old is None else self._moved(station, old, port, now)
+
+    def _learn_and_lock(
+        self, security: PortSecurity, station: StationKey, port: Port, now: float
+    ) -> Port | None:
+        before = self.fdb.lookup(station, now)
+        old = self.fdb.learn(station, port, now)
+        if before is None:
+            security.learned(self.fdb, station, port)
+        return old
+
+    def _moved(self, station: StationKey, old: Port, port: Port, now: float) -> DropReason | None:
+        freeze = self.damping.moved(station, old, port, now)
+        if freeze is None:
+            self.moves.append((station, old, port))
+            return None
+        self.fdb.freeze(station, freeze.port, now + FREEZE_TIME)
+        self.freezes.append(freeze)
+        return None if freeze.port == port else DropReason.FROZEN_STATION

@@ -17,13 +17,20 @@ import trio
 from l2overlay.addresses import Address, PeerKey, format_key, format_mac
 from l2overlay.controlplane.events import (
     Event,
+    FrameRefused,
+    LoopFound,
+    LoopHealed,
     PathSizeChanged,
     PeerDown,
     PeerMoved,
     PeerUnanswered,
     PeerUp,
+    StationFrozen,
     StationMoved,
+    StormEnded,
+    StormStarted,
 )
+from l2overlay.counters import DropReason
 
 EVENT_SCHEMA = "l2overlay.event/1"
 RECENT_EVENTS = 500
@@ -194,7 +201,49 @@ _KINDS: dict[type, str] = {
     PeerUnanswered: "peer_unanswered",
     PathSizeChanged: "path_size_changed",
     StationMoved: "station_moved",
+    StationFrozen: "station_frozen",
+    FrameRefused: "frame_refused",
+    StormStarted: "storm_started",
+    StormEnded: "storm_ended",
+    LoopFound: "loop_found",
+    LoopHealed: "loop_healed",
 }
+
+_REFUSALS: dict[DropReason, str] = {
+    DropReason.UNKNOWN_STATION: "is not one of the stations that may be there",
+    DropReason.STATION_LIMIT: "is one station more than may be there",
+    DropReason.SPOOFED_STATION: "uses the address of a station that belongs elsewhere",
+    DropReason.ROGUE_DHCP: "answers as a DHCP server and is none of dhcp_servers",
+    DropReason.ROGUE_ROUTER: "announces itself as a router and is none of router_advertisements",
+    DropReason.SPOOFED_ADDRESS: "claims an address that is not its own",
+    DropReason.UNREADABLE: "hides from the guards what it sends",
+    DropReason.ETHERTYPE_REFUSED: "sends an EtherType that may not pass",
+    DropReason.BPDU_REFUSED: "sends spanning tree, which may not pass",
+}
+
+
+def _refused(event: FrameRefused, where: Callable[[PeerKey | None], str]) -> str:
+    what = _REFUSALS.get(event.reason, event.reason.value)
+    about = f" ({event.detail})" * bool(event.detail)
+    more = f", {event.more} more before" * bool(event.more)
+    return f"refused: station {format_mac(event.mac)} at {where(event.peer)} {what}{about}{more}"
+
+
+def _loop(event: LoopFound, where: Callable[[PeerKey | None], str]) -> str:
+    if event.peer is None:
+        return "loop: the LAN of this host is a ring; nothing is flooded between it and the overlay"
+    return (
+        f"loop: the LANs of this host and of {where(event.peer)} are joined by a second path; "
+        f"nothing passes between them here, and {where(event.carrier)} carries for both"
+    )
+
+
+def _storm(event: StormStarted | StormEnded, where: Callable[[PeerKey | None], str]) -> str:
+    begin = f"storm: {event.kind} from {where(event.peer)}"
+    if isinstance(event, StormStarted):
+        return f"{begin} is more than may be flooded; the rest is dropped"
+    return f"{begin} is over after {event.seconds:.1f} s; {event.dropped} frames were dropped"
+
 
 _TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
     PeerUp: lambda e, where: f"peer {where(e.peer)} is up at {e.address}",
@@ -206,5 +255,18 @@ _TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
     ),
     StationMoved: lambda e, where: (
         f"station {format_mac(e.mac)}{f' (VLAN {e.vlan})' * bool(e.vlan)} moved from {where(e.old)} to {where(e.new)}"
+    ),
+    StationFrozen: lambda e, where: (
+        f"station {format_mac(e.mac)}{f' (VLAN {e.vlan})' * bool(e.vlan)} moves to and fro between {where(e.port)} "
+        f"and {where(e.other)}: for 60 s it stays at {where(e.port)}"
+    ),
+    FrameRefused: _refused,
+    StormStarted: _storm,
+    StormEnded: _storm,
+    LoopFound: _loop,
+    LoopHealed: lambda e, where: (
+        "loop healed: the LAN of this host is a ring no more"
+        if e.peer is None
+        else f"loop healed: the second path to the LAN of {where(e.peer)} is gone after {e.seconds:.1f} s"
     ),
 }
