@@ -35,8 +35,7 @@ TCP_FLAGS_OF_RUN = FIN | PSH | CWR
 
 def pack(frames: list[TapFrame], path_size: int) -> list[bytes]:
     outbox = Outbox(path_size)
-    for frame in frames:
-        outbox.add(frame)
+    assert outbox.add_all(frames) == []
     plaintexts = outbox.take()
     assert all(0 < len(plaintext) <= path_size - 32 for plaintext in plaintexts)
     return plaintexts
