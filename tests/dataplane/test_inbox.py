@@ -134,6 +134,23 @@ def test_slices_of_unequal_length_are_joined() -> None:
     assert segments(frame) == segments([whole.frame])
 
 
+def test_slice_of_the_expected_length_with_a_record_behind_it_is_joined_and_the_record_comes_next() -> None:
+    whole = super_frame(length=3000)
+    behind = slice_record(whole, 1000, 2000) + frame_record(FRAME_A)
+    frames = Door().receive(slice_record(whole, 0, 1000), behind, slice_record(whole, 2000, 3000)).frames
+    payloads = [b"".join(map(payload_of, segments(frame))) for frame in (frames[0], frames[2])]
+    assert payloads == [whole.payload[:2000], whole.payload[2000:]]
+    assert frames[1] == [PLAIN + FRAME_A]
+
+
+def test_slice_of_the_expected_length_in_a_datagram_cut_short_is_malformed() -> None:
+    whole = super_frame(length=3000)
+    door = Door()
+    frames = door.receive(slice_record(whole, 0, 1000), slice_record(whole, 1000, 2000)[:-1]).frames
+    assert b"".join(map(payload_of, all_segments(frames))) == whole.payload[:1000]
+    assert door.counters.drops == {DropReason.BAD_RECORD: 1}
+
+
 def test_gap_makes_two_valid_runs() -> None:
     whole = super_frame(length=6000)
     door = Door()
