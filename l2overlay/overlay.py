@@ -137,6 +137,7 @@ class Overlay:
 
     def receive_frames(self, frames: Sequence[TapFrame], now: float) -> None:
         """Frames from the TAP."""
+        self._catch_up(now)
         groups: dict[Decision, list[TapFrame]] = {}
         by_header: dict[bytes, list[TapFrame]] = {}
         for frame in frames:
@@ -217,6 +218,7 @@ class Overlay:
 
     def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> None:
         """Datagrams from the underlay; never raises for anything in them."""
+        self._catch_up(now)
         for burst in bursts:
             data, size = b"".join(burst.buffers), burst.datagram_size
             while data:
@@ -370,6 +372,11 @@ class Overlay:
             self._switch.fdb.sweep(now)
         self._settle(now)
 
+    def _catch_up(self, now: float) -> None:
+        """What is overdue comes first: a machine that slept must not use a session that grew too old meanwhile."""
+        if self._local.wakeup <= now:
+            self.handle_timer(now)
+
     def next_event(self) -> Event | None:
         """The oldest event not yet told."""
         return self._events.popleft() if self._events else None
@@ -419,6 +426,7 @@ class Overlay:
 
     def probe_peers(self, now: float) -> None:
         """The underlay changed (address, route, link): try every peer at once instead of at its next timer."""
+        self._catch_up(now)
         for peer in self._members:
             peer.probe(now)
         self._settle(now)
@@ -430,6 +438,7 @@ class Overlay:
         """
         if config.peer(self._local.context.public_key) is None:
             raise ConfigError("peers.toml", (Problem(0, 0, "this node's own key has no [[peers]] stanza"),))
+        self._catch_up(now)
         old, self._config = self._config, config
         self._switch.fdb.ageing_time = config.segment.ageing_time
         self._set_static_stations(old.peers, config.peers, now)
@@ -439,6 +448,7 @@ class Overlay:
 
     def leave(self, now: float) -> None:
         """Queue a BYE to every peer that has a session."""
+        self._catch_up(now)
         for peer in self._members:
             peer.say_bye(now)
 

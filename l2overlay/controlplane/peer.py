@@ -60,6 +60,8 @@ FIRST_RETRIES = 16
 LATER_RETRY = 1.25
 """For ever. A path that heals is found within 1.5 s, also when only one end can call. Both are +- 20 %, so that two ends
 do not call in step; many silent peers stretch them (`LocalNode.retry_floor`)."""
+DOWN_SPREAD = 0.5
+"""A peer that went down is tried again within so many seconds: an expired session is replaced within 1 s."""
 MAX_PENDING = 4
 """INITs that may still be answered, and of a peer's INITs those that it may still use: on a path with a round trip of
 up to 2.4 s the answer comes after the next INIT has left."""
@@ -350,7 +352,7 @@ class Peer:
         self.endpoint = self.configured or self.endpoint
         self._count_unanswered(+1)
         self._local.events.append(PeerDown(self.key, reason))
-        self.try_at(now + max(1.0, self._local.retry_floor()) * self._local.jitter())
+        self.try_at(now + max(DOWN_SPREAD, self._local.retry_floor()) * self._local.jitter())
 
     def retire(self, now: float) -> None:
         """The peer is no longer configured: give back what it holds of the node."""

@@ -124,10 +124,19 @@ class Node:
         self.asleep = True
         self._waiting.clear()
 
-    def resume(self) -> None:
-        """It wakes; its late timer is handled with whatever comes first."""
+    def resume(self, first: str = "timer") -> None:
+        """It wakes, and the first that the shell has for the overlay is: the timer, "frames" or "datagrams"."""
         self.asleep = False
-        self._set_alarm()
+        if first == "frames":
+            self.send()
+        elif first == "datagrams":
+            self.arrive(STRANGER, b"\4" + bytes(40))
+        self.sim.at(self.sim.now, self._set_alarm, order=2)
+
+    def probe_peers(self) -> None:
+        """The netlink watch saw the underlay change."""
+        self.overlay.probe_peers(self.sim.now)
+        self._did()
 
     def reconfigure(self, config: Config) -> None:
         """SIGHUP with another peers.toml."""
