@@ -19,8 +19,8 @@ PING_INTERVAL = 1.0
 """A peer that is killed under traffic, or no longer hears us, is found so much later than one that is idle."""
 QUIET_TIME = 1.5
 """More than `PING_INTERVAL`: whoever sends frames is heard at least so often, if it is heard at all."""
-PING_RETRY = 0.25
-"""At half of all datagrams lost one try in four succeeds, and 24 of them fail once in 1000 times."""
+PING_RETRY = 0.2
+"""At half of all datagrams lost one try in four succeeds, and 30 of them fail once in 5000 times."""
 
 
 class Liveness:

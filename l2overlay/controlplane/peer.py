@@ -69,7 +69,7 @@ MAX_PREVIOUS = 3
 """The other one of the pair in use, and the pair before it."""
 UNCONFIRMED_INITS = 4
 UNHEARD_TIME = 2.0
-"""Eight PINGs. So many INITs that we answered in vain, and so long without a PONG: it does not hear us. Old INITs that
+"""Ten PINGs. So many INITs that we answered in vain, and so long without a PONG: it does not hear us. Old INITs that
 somebody sends us again do not count, because the genuine peer answers the PINGs."""
 MAX_QUEUED_FRAMES = 64
 MAX_QUEUED_BYTES = 128 * 1024

@@ -61,7 +61,9 @@ def withheld(kind: int, suite: Suite = Suite.AESGCM) -> tuple[Simulation, Captur
     captured = sim.captured
     assert captured is not None
     sim.run_until(lambda: captured and captured[-1].kind == kind, within=1.0)
-    return sim, captured[-1]
+    genuine = captured[-1]
+    sim.run(0.0)
+    return sim, genuine
 
 
 @pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.name)
