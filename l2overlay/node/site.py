@@ -176,7 +176,13 @@ class Site:
 
     def _install_filter(self, wanted: FilterSpec, state: HostState) -> None:
         undo = self._look_at_filter().after(self.made)
-        self.firewall.install(replace(wanted, only_ours=self._is_bridge_nf_ours(state)))
+        try:
+            self.firewall.install(replace(wanted, only_ours=self._is_bridge_nf_ours(state)))
+        except HostSetupError:
+            if self._filter is None:  # iptables-nft has made tables by then
+                with contextlib.suppress(HostSetupError):  # the first failure is the one to tell
+                    host.undo(Undo(tuple(c for c in undo.changes if isinstance(c, RemoveFilter))))
+            raise
         self.made, self._filter = undo, wanted
 
     def _is_bridge_nf_ours(self, state: HostState) -> bool:
