@@ -8,7 +8,7 @@
     site.py       TAP and bridge: plan, note, apply, undo
     keeper.py     watches the host and repairs it; underlay.py tells which changes matter
     reload.py     a new peers.toml, or every mistake in it
-    control.py    the control socket
+    control.py    the control socket; answers.py what is answered there
     journal.py    log lines and events
     rundir.py     lock, state and stamp in the run directory
     notify.py     systemd

@@ -14,16 +14,17 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
 from l2overlay.addresses import Address, PeerKey, format_mac
 from l2overlay.config import Config, PeerConfig
 from l2overlay.controlplane.events import Event, PeerMoved, PeerUnanswered, PeerUp
-from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError, UsageError
+from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
+from l2overlay.node.answers import Answers
 from l2overlay.node.clockwork import LoopLag, OverlayTimer, boot_time
-from l2overlay.node.control import Answer, BadRequest, ControlSocket, open_control_socket
+from l2overlay.node.control import Answer, ControlSocket, open_control_socket
 from l2overlay.node.filter_keeper import FilterKeeper
 from l2overlay.node.journal import Journal, LineWriter
 from l2overlay.node.keeper import Keeper, Watch
@@ -35,20 +36,10 @@ from l2overlay.node.resolver import Lookup, Resolver, system_lookup
 from l2overlay.node.rundir import StampFile
 from l2overlay.node.site import Site, host_spec
 from l2overlay.node.underlay import Paths
-from l2overlay.observe.status import (
-    FDB_SCHEMA,
-    PEERS_SCHEMA,
-    STATUS_SCHEMA,
-    NodeFacts,
-    peers_data,
-    stations_data,
-    status_data,
-)
 from l2overlay.overlay import Overlay, PeerStatus
 from l2overlay.seams import Udp
 
 RELOAD_SCHEMA = "l2overlay.reload/1"
-LEAVE_SCHEMA = "l2overlay.leave/1"
 
 PEERS_WAIT = 1.0
 """Seconds that READY waits for peers: handshakes start within 0.5 s, and one that is off must not hold up a host's boot."""
@@ -105,11 +96,11 @@ class Node:
     def __init__(self, config: Config, private_key: bytes, key: PeerKey, around: Surroundings) -> None:
         self.config = config
         self._private_key = private_key
-        self._key = key
-        self._around = around
+        self.key = key
+        self.around = around
         self._names = {peer.public_key: peer.name for peer in config.peers}
-        self._journal = Journal(around.writer, lambda peer: self._names.get(peer, "?"))
-        self._clock = around.clock
+        self.journal = Journal(around.writer, lambda peer: self._names.get(peer, "?"))
+        self.clock = around.clock
         self._life = trio.CancelScope()
         self._awaited = {p.public_key for p in config.peers if p.endpoint is not None} - {key}
         self._all_up = trio.Event()
@@ -119,20 +110,20 @@ class Node:
         self._udp: NodeUdp | None = None
         self._overlay: Overlay | None = None
         # made by _set_up_overlay, together with the overlay
-        self._pump: Pump
+        self.pump: Pump
         self._timer: OverlayTimer
-        self._lag: LoopLag
-        self._keeper: Keeper
-        self._filter: FilterKeeper
-        self._resolver: Resolver
+        self.lag: LoopLag
+        self.keeper: Keeper
+        self.filter: FilterKeeper
+        self.resolver: Resolver
         self._control: ControlSocket
-        self._start_time = around.clock()
+        self.start_time = around.clock()
         self._start_wall = around.wall_clock()
 
     @property
     def own(self) -> PeerConfig:
         """Our own stanza."""
-        own = self.config.peer(self._key)
+        own = self.config.peer(self.key)
         assert own is not None  # checked at start and at every reload
         return own
 
@@ -175,17 +166,17 @@ class Node:
             await self._set_up_overlay(nursery)
             for name, task in self._tasks().items():
                 nursery.start_soon(self._watched, name, task)
-            self._resolver.configure(self.config, self._key)
+            self.resolver.configure(self.config, self.key)
             await self._wait_for_peers()
             self._say_ready()
 
     def _tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
         return {
-            "pump": self._pump.run,
+            "pump": self.pump.run,
             "timer": self._timer.run,
-            "loop lag": self._lag.run,
-            "host watch": self._keeper.run,
-            "filter": self._filter.run,
+            "loop lag": self.lag.run,
+            "host watch": self.keeper.run,
+            "filter": self.filter.run,
             "control socket": self._control.run,
             "stamps": self._note_stamps,
         }
@@ -196,14 +187,14 @@ class Node:
             await task()
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
-            self._journal.say(
+            self.journal.say(
                 f"the {name} failed: {type(error).__name__}: {error} "
                 f"(in {where.name}, {Path(where.filename).name}:{where.lineno}); the node stops"
             )
             raise
 
     async def _set_up_host(self) -> None:
-        around, site = self._around, self._around.site
+        around, site = self.around, self.around.site
         await trio.to_thread.run_sync(site.open_tap)
         offload = "on" if site.tap.offloads else "off"
         around.progress.phase(
@@ -215,13 +206,13 @@ class Node:
             "bridge", f"{site.spec.bridge} {'adopted' if site.adopted else 'made'}, {ports}"
         )
         for note in site.notes:
-            self._journal.say(f"note: {note}")
-        udp = self._udp = around.open_udp(listen_port(self.config, self._key))
+            self.journal.say(f"note: {note}")
+        udp = self._udp = around.open_udp(listen_port(self.config, self.key))
         kinds = [kind for kind, on in (("gso", udp.gso), ("gro", udp.gro)) if on]
         around.progress.phase("underlay", f"UDP port {udp.port} {' '.join(kinds) or 'one datagram a call'}")
 
     async def _set_up_overlay(self, nursery: trio.Nursery) -> None:
-        around, now = self._around, self._clock()
+        around, now = self.around, self.clock()
         self._overlay = Overlay(
             self.config,
             self._private_key,
@@ -231,40 +222,40 @@ class Node:
             random=secrets.token_bytes,
             own_macs=around.site.own_macs,
         )
-        self._pump = Pump(
+        self.pump = Pump(
             self._overlay,
             self.udp,
-            self._clock,
+            self.clock,
             tell=self._tell,
             tap_lost=self._tap_lost,
             too_long=self._link_refused_size,
             timer_moved=self._timer_moved,
         )
-        self._timer = OverlayTimer(self._overlay, self._clock, self._pump.flush)
-        self._lag = LoopLag(self._timer.check)
-        self._keeper = Keeper(
-            around.site, around.open_watch(), self._pump, self._journal, self._underlay_changed
+        self._timer = OverlayTimer(self._overlay, self.clock, self.pump.flush)
+        self.lag = LoopLag(self._timer.check)
+        self.keeper = Keeper(
+            around.site, around.open_watch(), self.pump, self.journal, self._underlay_changed
         )
-        self._filter = FilterKeeper(
-            around.site.firewall, self._overlay, self._journal, self._clock, self._pump.flush
+        self.filter = FilterKeeper(
+            around.site.firewall, self._overlay, self.journal, self.clock, self.pump.flush
         )
-        self._filter.configure(self.config)
-        self._resolver = Resolver(nursery, self._set_endpoint, around.lookup)
-        self._control = ControlSocket(open_control_socket(around.control_path), self._requests())
-        self._pump.attach_tap(around.site.tap)
+        self.filter.configure(self.config)
+        self.resolver = Resolver(nursery, self._set_endpoint, around.lookup)
+        self._control = ControlSocket(open_control_socket(around.control_path), Answers(self).requests())
+        self.pump.attach_tap(around.site.tap)
         self._note_stamp()
 
     async def _wait_for_peers(self) -> None:
         if self._awaited:
             with trio.move_on_after(PEERS_WAIT):
                 await self._all_up.wait()
-        peers = self.overlay.peers(self._clock())
-        self._around.progress.phase("peers", f"{sum(p.up for p in peers)}/{len(peers)} up")
+        peers = self.overlay.peers(self.clock())
+        self.around.progress.phase("peers", f"{sum(p.up for p in peers)}/{len(peers)} up")
         missing = [p for p in peers if self._is_missing(p)]
         for peer in missing[:NAMED_PEERS]:
-            self._journal.say(f"peer {peer.name} {self._silence_of(peer)}")
+            self.journal.say(f"peer {peer.name} {self._silence_of(peer)}")
         if len(missing) > NAMED_PEERS:
-            self._journal.say(
+            self.journal.say(
                 f"{len(missing) - NAMED_PEERS} more peers do not answer (l2overlay status names them)"
             )
 
@@ -274,18 +265,18 @@ class Node:
 
     def _silence_of(self, peer: PeerStatus) -> str:
         config = self.config.peer(peer.key)
-        unresolved = self._resolver.failure(peer.key)
+        unresolved = self.resolver.failure(peer.key)
         reason, next_try = unresolved or (peer.reason or "no answer yet", peer.next_try)
         where = peer.endpoint or (config.endpoint if config is not None else None)
         again = "" if next_try is None else f"; next try in {next_try:.1f} s"
         return f"({where}) is not up: {reason}{again}"
 
     def _say_ready(self) -> None:
-        peers = self.overlay.peers(self._clock())
+        peers = self.overlay.peers(self.clock())
         up = f"{sum(p.up for p in peers)}/{len(peers)}"
-        self._journal.say(
+        self.journal.say(
             f"READY segment {self.config.segment.name} node {self.own.name} peers {up}"
-            f" in {self._around.progress.elapsed:.2f} s"
+            f" in {self.around.progress.elapsed:.2f} s"
         )
         notify("READY=1", f"STATUS=peers {up} up")
 
@@ -296,10 +287,10 @@ class Node:
             if number == signal.SIGHUP:
                 await self._reload_and_tell()
             elif self._leaving:
-                self._journal.say("stopped at once; l2overlay cleanup takes away what is left")
+                self.journal.say("stopped at once; l2overlay cleanup takes away what is left")
                 os._exit(128 + number)
             else:
-                self._journal.say(f"{signal.Signals(number).name}: leaving")
+                self.journal.say(f"{signal.Signals(number).name}: leaving")
                 self.leave()
 
     async def _take_down(self) -> None:
@@ -320,18 +311,18 @@ class Node:
         if self._overlay is None:
             return
         try:
-            self._overlay.leave(self._clock())
-            self._pump.flush()
+            self._overlay.leave(self.clock())
+            self.pump.flush()
             with trio.move_on_after(GOODBYE_TIME):
-                await self._pump.drain()
+                await self.pump.drain()
         except Exception as error:  # noqa: BLE001 - the undo comes first, and the first error is being told
-            self._journal.say(f"could not say goodbye to the peers: {error}")
-        self._pump.close()
+            self.journal.say(f"could not say goodbye to the peers: {error}")
+        self.pump.close()
 
     def _undo(self) -> None:
-        for line in self._around.site.take_down():
-            self._journal.say(f"undone: {line}")
-        self._journal.say(f"left segment {self.config.segment.name}")
+        for line in self.around.site.take_down():
+            self.journal.say(f"undone: {line}")
+        self.journal.say(f"left segment {self.config.segment.name}")
 
     # -- what the overlay and the underlay tell ------------------------------------------------------------------
 
@@ -344,32 +335,32 @@ class Node:
         elif isinstance(event, PeerMoved):
             self._set_path_limit(event.peer, event.new)
         elif isinstance(event, PeerUnanswered):
-            self._resolver.unanswered(event.peer)
-        self._journal.tell_event(event)
+            self.resolver.unanswered(event.peer)
+        self.journal.tell_event(event)
 
     def _tap_lost(self, error: OSError) -> None:
-        self._keeper.tap_lost(error)
+        self.keeper.tap_lost(error)
 
     def _link_refused_size(self) -> None:
         """The MTU of an outgoing link has become smaller, or that of a route, which nobody tells: ask again."""
-        self._keeper.want_underlay("")
+        self.keeper.want_underlay("")
 
     def _timer_moved(self, due: float | None) -> None:
         self._timer.moved(due)
 
     def _set_path_limit(self, peer: PeerKey, address: Address) -> None:
         self._paths.learn(address)
-        self.overlay.set_path_limit(peer, self.udp.path_limit(address), self._clock())
+        self.overlay.set_path_limit(peer, self.udp.path_limit(address), self.clock())
 
     def _set_endpoint(self, peer: PeerKey, address: Address | None) -> None:
         if address is not None:
             self._paths.learn(address)
-        self.overlay.set_endpoint(peer, address, self._clock())
-        self._pump.flush()
+        self.overlay.set_endpoint(peer, address, self.clock())
+        self.pump.flush()
 
     def _underlay_changed(self, links: frozenset[str]) -> None:
         """Look at the paths to the peers, and act when one of them is another or goes over a link that changed ("": any)."""
-        now = self._clock()
+        now = self.clock()
         peers = sorted(self.overlay.peers(now), key=lambda peer: not peer.up)
         if not self._paths.changed((p.endpoint for p in peers if p.endpoint is not None), links):
             return
@@ -378,9 +369,9 @@ class Node:
             if peer.up and peer.endpoint is not None:  # of the others it is asked when they come up
                 self._set_path_limit(peer.key, peer.endpoint)
         self.overlay.probe_peers(now)
-        self._resolver.look_up_all()
-        self._pump.flush()
-        self._journal.tell(
+        self.resolver.look_up_all()
+        self.pump.flush()
+        self.journal.tell(
             "underlay_changed",
             f"underlay changed ({', '.join(sorted(links - {''})) or 'routes'}): peers tried again",
         )
@@ -391,18 +382,18 @@ class Node:
             self._note_stamp()
 
     def _note_stamp(self) -> None:
-        complaint = self._around.stamps.note(self.highest_stamp(), boot_time())
+        complaint = self.around.stamps.note(self.highest_stamp(), boot_time())
         if complaint is not None:
-            self._journal.say(complaint)
+            self.journal.say(complaint)
 
     @property
     def ahead_of_clock(self) -> bool:
         """The wall clock was set back: the next run needs to know how far our stamps have come."""
-        return self._overlay is not None and self._overlay.stamp > self._around.wall_clock() * 1e6
+        return self._overlay is not None and self._overlay.stamp > self.around.wall_clock() * 1e6
 
     def highest_stamp(self) -> int:
         """Stamps follow the wall clock as it was at start, in microseconds, unless they are ahead of it already."""
-        wall_time = self._start_wall + self._clock() - self._start_time
+        wall_time = self._start_wall + self.clock() - self.start_time
         return max(self.overlay.stamp, int(wall_time * 1e6))
 
     # -- reload --------------------------------------------------------------------------------------------------
@@ -417,14 +408,14 @@ class Node:
         async with self._reload_lock:
             try:
                 found = await trio.to_thread.run_sync(
-                    read_again, self._around.peers_file, self.config, self._key
+                    read_again, self.around.peers_file, self.config, self.key
                 )
                 await self._follow(found.config)
             except L2OverlayError as error:
                 lines = error.lines() if isinstance(error, ConfigError) else [str(error)]
                 for line in lines:
-                    self._journal.say(line)
-                self._journal.tell(
+                    self.journal.say(line)
+                self.journal.tell(
                     "reload_failed", "reload failed: the old configuration stays in force", errors=lines
                 )
                 return {"schema": RELOAD_SCHEMA, "changes": [], "restart": [], "errors": lines}
@@ -432,8 +423,8 @@ class Node:
 
     async def _follow(self, config: Config) -> None:
         """What can fail comes first; when it does, nothing has changed."""
-        port = listen_port(config, self._key)
-        new_udp = self._around.open_udp(port) if port != listen_port(self.config, self._key) else None
+        port = listen_port(config, self.key)
+        new_udp = self.around.open_udp(port) if port != listen_port(self.config, self.key) else None
         try:
             await self._follow_on_host(config)
         except BaseException:
@@ -442,130 +433,37 @@ class Node:
             raise
         self.config = config
         self._names = {peer.public_key: peer.name for peer in config.peers}
-        self.overlay.reconfigure(config, self._clock())
-        self._filter.configure(config)
+        self.overlay.reconfigure(config, self.clock())
+        self.filter.configure(config)
         if new_udp is not None:
             self._change_port(new_udp)
-        self._resolver.configure(config, self._key)
-        self._pump.flush()
+        self.resolver.configure(config, self.key)
+        self.pump.flush()
 
     async def _follow_on_host(self, config: Config) -> None:
-        site = self._around.site
-        old, site.spec = site.spec, host_spec(config, self._key)
+        site = self.around.site
+        old, site.spec = site.spec, host_spec(config, self.key)
         if site.spec == old:
             return
-        self._filter.prepare(site.spec.filter)
+        self.filter.prepare(site.spec.filter)
         try:
-            await self._keeper.reconfigure()
+            await self.keeper.reconfigure()
         except BaseException:
             site.spec = old
-            self._filter.configure(self.config)
+            self.filter.configure(self.config)
             raise
 
     def _change_port(self, udp: NodeUdp) -> None:
         """The peers learn our new port as that of a peer that moved: their answers to this come to it."""
-        self._pump.replace_udp(udp)
+        self.pump.replace_udp(udp)
         self.udp.close()
         self._udp = udp
-        self.overlay.probe_peers(self._clock())
+        self.overlay.probe_peers(self.clock())
 
     def _tell_reload(self, found: Reload) -> Answer:
         changes, count = found.changes, len(found.changes)
         for line in changes:
-            self._journal.say(f"reload: {line}")
+            self.journal.say(f"reload: {line}")
         text = f"reloaded: {count or 'no'} change{'s' * (count != 1)}"
-        self._journal.tell("reloaded", text, changes=changes, restart=found.restart)
+        self.journal.tell("reloaded", text, changes=changes, restart=found.restart)
         return {"schema": RELOAD_SCHEMA, "changes": changes, "restart": found.restart, "errors": []}
-
-    # -- the control socket --------------------------------------------------------------------------------------
-
-    def _requests(self) -> dict[str, Any]:
-        return {
-            "status": self._answer_status,
-            "peers": self._answer_peers,
-            "fdb": self._answer_fdb,
-            "events": self._answer_events,
-            "filter": self._answer_filter,
-            "filter_explain": self._answer_filter_explain,
-            "reload": self._answer_reload,
-            "leave": self._answer_leave,
-        }
-
-    async def _answer_status(self, _: Answer) -> Answer:
-        overlay = self.overlay
-        data = status_data(self.config, self._facts(), overlay.total_counters(), overlay.peers(self._clock()))
-        return {"schema": f"l2overlay.{STATUS_SCHEMA}", **data}
-
-    async def _answer_peers(self, _: Answer) -> Answer:
-        peers = peers_data(self.config, self.overlay.peers(self._clock()), self._unresolved())
-        return {"schema": f"l2overlay.{PEERS_SCHEMA}", "segment": self.config.segment.name, "peers": peers}
-
-    async def _answer_fdb(self, _: Answer) -> Answer:
-        stations = stations_data(self.config, self.overlay.stations(self._clock()))
-        return {
-            "schema": f"l2overlay.{FDB_SCHEMA}",
-            "segment": self.config.segment.name,
-            "stations": stations,
-        }
-
-    async def _answer_filter(self, _: Answer) -> Answer:
-        return {"segment": self.config.segment.name, **await self._filter.show()}
-
-    async def _answer_filter_explain(self, arguments: Answer) -> Answer:
-        try:
-            return self._filter.explain(str(arguments.get("frame", "")))
-        except UsageError as error:
-            raise BadRequest(str(error)) from None
-
-    async def _answer_reload(self, _: Answer) -> Answer:
-        return await self.reload()
-
-    async def _answer_leave(self, _: Answer) -> Answer:
-        self._journal.say("asked to leave")
-        trio.lowlevel.current_trio_token().run_sync_soon(self.leave)
-        return {"schema": LEAVE_SCHEMA, "segment": self.config.segment.name, "pid": os.getpid()}
-
-    async def _answer_events(self, arguments: Answer) -> AsyncIterator[Answer]:
-        return self._events(follow=bool(arguments.get("follow")))
-
-    async def _events(self, *, follow: bool) -> AsyncIterator[Answer]:
-        async with self._journal.follow() as events:
-            for event in self._journal.recent():
-                yield event
-            if follow:
-                async for event in events:
-                    yield event
-                yield {
-                    "schema": "l2overlay.error/1",
-                    "error": "events came faster than they were read; start again",
-                }
-
-    def _unresolved(self) -> dict[PeerKey, tuple[str, float]]:
-        failures = ((p.public_key, self._resolver.failure(p.public_key)) for p in self.config.peers)
-        return {key: failure for key, failure in failures if failure is not None}
-
-    def _facts(self) -> NodeFacts:
-        site, pump = self._around.site, self._pump
-        return NodeFacts(
-            name=self.own.name,
-            key=self._key,
-            pid=os.getpid(),
-            uptime=self._clock() - self._start_time,
-            port=self.udp.port,
-            gso=self.udp.gso,
-            gro=self.udp.gro,
-            tap=site.spec.tap,
-            tap_mac=site.spec.tap_mac,
-            tap_present=pump.tap is not None,
-            offload=bool(pump.tap is not None and site.tap.offloads),
-            bridge=site.spec.bridge,
-            bridge_ports=site.ports,
-            bridge_adopted=site.adopted,
-            lag_p50=self._lag.percentile(0.5),
-            lag_p99=self._lag.percentile(0.99),
-            blocked_count=pump.blocked_count,
-            log_lines_lost=self._journal.lines_lost,
-            troubles=(*self._keeper.troubles, *self._filter.troubles),
-            filter=self._filter.status(),
-            unresolved=self._unresolved(),
-        )
