@@ -24,7 +24,7 @@ from .reference_kernel import (
     sequence_of,
     tcp_flags_of,
 )
-from .super_frames import ACK, CWR, FIN, PSH, SuperFrame, partial_frame, super_frame, super_frames
+from .super_frames import ACK, CWR, FIN, PSH, SuperFrame, ones_sum, partial_frame, super_frame, super_frames
 
 Range = tuple[int, int]
 Delivered = list[list[bytes | memoryview]]
@@ -173,6 +173,17 @@ def test_super_frame_that_arrives_whole_is_written_as_it_was_read(whole: SuperFr
     assert (gso_type, gso_size) == ((whole.virtio[1], whole.gso_size) if segmented else (0, 0))
     assert hdr_len == len(whole.header)
     assert checksum == list(struct.unpack_from("<HH", whole.virtio, 6))
+
+
+def test_ipv4_header_whose_checksum_comes_out_as_zero_is_valid() -> None:
+    """The one sum in 65 535 where the complement has two ways to be written."""
+    whole = super_frame("tcp4", 1000)
+    blank = whole.header[:18] + b"\0\0" + whole.header[20:24] + b"\0\0" + whole.header[26:]
+    ip_id = 0xFFFF - ones_sum(blank[14:34])
+    header = blank[:18] + ip_id.to_bytes(2, "big") + blank[20:]
+    (frame,), _ = deliver([pack([TapFrame(whole.virtio + header + whole.payload)], 1472)])
+    assert b"".join(frame)[10:] == header + whole.payload
+    check(segments(frame)[0])
 
 
 @st.composite
