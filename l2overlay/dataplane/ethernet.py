@@ -18,6 +18,7 @@ MIN_TAP_FRAME_LEN = VIRTIO_LEN + ETHERNET_HEADER_LEN
 
 DESTINATION = slice(10, 16)
 SOURCE = slice(16, 22)
+ETHERTYPE = slice(22, 24)
 SWITCHED = slice(10, 26)
 """All that decides where a frame goes: both addresses and, when tagged, the tag."""
 
@@ -29,7 +30,10 @@ MAX_TAGS = 2
 RESERVED_PREFIX = b"\x01\x80\xc2\x00\x00"
 """With a last byte of 01..0f never forwarded by a bridge (802.1Q table 8-1); 00 is BPDUs, which we pass."""
 BPDU_ADDRESSES = (b"\x01\x80\xc2\x00\x00\x00", b"\x01\x00\x0c\xcc\xcc\xcd")  # 802.1Q, and Cisco's PVST+
-LINK_LOCAL = (b"\x01\x80\xc2", b"\x01\x00\x0c")
+PROBE_GROUP = MacAddress(b"\x03l2olp")
+PROBE_TYPE = b"\x88\xb5"
+"""Where the loop guard's probes go: a group that no standard has, which bridges flood; EtherType for local experiments."""
+LINK_LOCAL = (b"\x01\x80\xc2", b"\x01\x00\x0c", PROBE_GROUP[:3])
 """First bytes of all these."""
 LLDP = b"\x88\xcc"
 LLDP_ENDS = (0x0E, 0x03)

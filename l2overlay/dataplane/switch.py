@@ -13,8 +13,11 @@ from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import (
     BPDU_ADDRESSES,
     DESTINATION,
+    ETHERTYPE,
     LINK_LOCAL,
     NULL_MAC,
+    PROBE_GROUP,
+    PROBE_TYPE,
     SOURCE,
     StationKey,
     is_group,
@@ -100,6 +103,8 @@ class Switch:
             return DropReason.RESERVED_ADDRESS
         if destination in BPDU_ADDRESSES and not self.bpdu_passes:
             return DropReason.BPDU_REFUSED
+        if destination == PROBE_GROUP and frame[ETHERTYPE] == PROBE_TYPE:
+            return DropReason.LOOP_PROBE
         return None
 
     def _learn(self, station: StationKey, port: Port, now: float) -> DropReason | None:

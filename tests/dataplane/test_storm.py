@@ -1,0 +1,131 @@
+"""Storm control as sentences: what is capped, what never is, and when a storm begins and ends."""
+
+from math import inf
+
+import pytest
+
+from l2overlay.config import StormConfig, StormLimit
+from l2overlay.counters import DropReason
+from l2overlay.dataplane.ethernet import BROADCAST, plain
+from l2overlay.dataplane.fdb import LOCAL, Port
+from l2overlay.dataplane.storm import (
+    BROADCASTS,
+    QUIET_FRAMES,
+    QUIET_LIMIT,
+    RELEASE_TIME,
+    StormControl,
+)
+from l2overlay.seams import TapFrame
+
+PEER = Port(b"P" * 32)
+LOUD = bytes.fromhex("525400000001")
+MULTICAST, UNKNOWN = bytes.fromhex("01005e000001"), bytes.fromhex("525400000099")
+PLENTY = StormLimit(1e9, 1e12)
+
+
+def frame(destination: bytes = BROADCAST, source: bytes = LOUD, size: int = 60) -> TapFrame:
+    return plain(destination + source + b"\x08\x06" + bytes(size - 14))
+
+
+def control(frames: float = 100, size: float = 1e9, burst: float = 1.0) -> StormControl:
+    return StormControl(StormConfig(StormLimit(frames, size, burst), PLENTY, PLENTY))
+
+
+def passed(
+    storms: StormControl, count: int, now: float, sent: TapFrame | None = None, port: Port = LOCAL
+) -> int:
+    return sum(storms.refuse(sent or frame(), port, now) is None for _ in range(count))
+
+
+def test_a_burst_passes_at_once_and_then_the_rate() -> None:
+    storms = control(frames=100, burst=2.0)
+    assert passed(storms, 1000, 0.0) == 200 + QUIET_FRAMES
+    assert passed(storms, 1000, 0.5) == 50
+    assert passed(storms, 1000, 1000.0) == 200 + QUIET_FRAMES
+
+
+def test_bytes_are_capped_as_frames_are() -> None:
+    storms = control(frames=1e6, size=100_000, burst=1.0)
+    assert passed(storms, 1000, 0.0, frame(size=1000)) == 100 + QUIET_FRAMES
+
+
+def test_a_super_frame_fits_into_the_smallest_bucket() -> None:
+    storms = control(frames=1, size=1500, burst=0.001)
+    assert storms.refuse(frame(size=65_549), LOCAL, 0.0) is None
+
+
+def test_classes_and_ports_have_buckets_of_their_own() -> None:
+    storms = control(frames=10)
+    assert passed(storms, 100, 0.0) == 10 + QUIET_FRAMES
+    assert passed(storms, 100, 0.0, port=PEER) == 10 + QUIET_FRAMES
+    assert passed(storms, 100, 0.0, frame(MULTICAST)) == 100
+    assert passed(storms, 100, 0.0, frame(UNKNOWN)) == 100
+
+
+@pytest.mark.parametrize(
+    ("destination", "reason"),
+    [
+        (BROADCAST, DropReason.STORM_BROADCAST),
+        (MULTICAST, DropReason.STORM_MULTICAST),
+        (UNKNOWN, DropReason.STORM_UNKNOWN_UNICAST),
+    ],
+)
+def test_what_is_too_much_is_dropped_with_the_reason_of_its_class(
+    destination: bytes, reason: DropReason
+) -> None:
+    limit = StormLimit(1, 1e9)
+    storms = StormControl(StormConfig(limit, limit, limit))
+    assert {storms.refuse(frame(destination), LOCAL, 0.0) for _ in range(20)} == {None, reason}
+
+
+def test_a_neighbour_of_the_storm_still_asks_for_addresses() -> None:
+    storms = control(frames=10)
+    passed(storms, 1000, 0.0)
+    quiet = frame(source=bytes.fromhex("525400000002"))
+    assert passed(storms, 3, 0.0, quiet) == 3
+    assert passed(storms, 1000, 0.05, quiet) < 10
+
+
+def test_a_storm_of_ever_new_addresses_gains_next_to_nothing() -> None:
+    storms = control(frames=10)
+    through = sum(
+        storms.refuse(frame(source=b"\x02" + n.to_bytes(5, "big")), LOCAL, 0.0) is None for n in range(5000)
+    )
+    assert through == 10 + QUIET_LIMIT
+
+
+def test_a_storm_is_told_once_when_it_begins_and_once_when_it_is_over() -> None:
+    storms = control(frames=10)
+    assert storms.next_time() == inf
+    passed(storms, 1000, 0.0)
+    passed(storms, 1000, 1.0)
+    (begun,) = storms.begun
+    assert (begun.port, begun.kind, begun.began) == (LOCAL, BROADCASTS, 0.0)
+    assert storms.next_time() == 1.0 + RELEASE_TIME
+    assert storms.ended(1.0 + RELEASE_TIME - 0.01) == []
+    (over,) = storms.ended(1.0 + RELEASE_TIME)
+    assert over.dropped == 2000 - 20 - 2 * QUIET_FRAMES
+    assert storms.next_time() == inf
+    assert storms.ended(9.0) == []
+
+
+def test_the_next_storm_is_another_one() -> None:
+    storms = control(frames=10)
+    passed(storms, 100, 0.0)
+    storms.ended(10.0)
+    passed(storms, 100, 20.0)
+    assert [storm.began for storm in storms.begun] == [0.0, 20.0]
+
+
+def test_a_port_that_is_gone_leaves_nothing() -> None:
+    storms = control(frames=10)
+    passed(storms, 100, 0.0, port=PEER)
+    storms.forget(PEER)
+    assert storms.next_time() == inf
+    assert passed(storms, 100, 0.0, port=PEER) == 10 + QUIET_FRAMES
+
+
+def test_a_clock_that_stands_still_refills_nothing() -> None:
+    storms = control(frames=10)
+    passed(storms, 100, 5.0)
+    assert passed(storms, 100, 5.0) == 0
