@@ -38,7 +38,7 @@ GSO_ECN = 0x80
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _PROTO_TCP, _PROTO_UDP = 6, 17
 _TCP_LEN, _UDP_LEN, _IPV4_LEN, _IPV6_LEN = 20, 8, 20, 40
-_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
+_FIN, _SYN, _RST, _PSH, _URG, _CWR = 0x01, 0x02, 0x04, 0x08, 0x20, 0x80
 _TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6  # offsets of the checksum field in each header
 
 MAX_IP_LEN = 65_535
@@ -105,6 +105,30 @@ def make_template(frame: TapFrame, frame_id: int) -> tuple[bytes, Template]:
     template = TEMPLATE.pack(frame_id, gso_type, 0, gso_size, header_len, csum_start, total)
     template += frame[VIRTIO_LEN : VIRTIO_LEN + header_len]
     return template, parse_template_untrusted(template)
+
+
+def as_super_frame(frame: TapFrame) -> TapFrame | None:
+    """A lone TCP segment with a partial checksum, described as a super-frame of one segment; None for anything else.
+
+    What it gains: slices are worth something alone. Every retransmission is a lone segment, and as fragments one of 9000
+    bytes got through a link with 10 % loss every other time: 1 MB took 30 s and more, in slices 0.3 s.
+    SYN counts as a byte of its own (RFC 9293, section 3.4), so that what follows it could not be told by its offset; a reset
+    or an urgent pointer means the segment as a whole.
+    """
+    flags, _, hdr_len, _, csum_start, csum_offset = VIRTIO.unpack_from(frame)
+    tcp = VIRTIO_LEN + csum_start
+    if csum_offset != _TCP_CHECKSUM or len(frame) < tcp + _TCP_LEN or frame[tcp + 13] & (_SYN | _RST | _URG):
+        return None
+    gso_size = len(frame) - tcp - (frame[tcp + 12] >> 4) * 4
+    try:
+        _, is_ipv4 = _find_ip(frame[VIRTIO_LEN:tcp])
+        gso_type = GSO_TCPV4 if is_ipv4 else GSO_TCPV6
+        virtio = VIRTIO.pack(flags, gso_type, hdr_len, gso_size, csum_start, csum_offset)
+        alone = TapFrame(virtio + frame[VIRTIO_LEN:])
+        make_template(alone, 0)
+    except (FrameError, IndexError, struct_error):
+        return None
+    return alone
 
 
 def parse_template_untrusted(template: bytes) -> Template:

@@ -5,8 +5,8 @@ that are full but for the last, so that one send carries them all (UDP GSO wants
 a datagram: `take` ends with whatever is there.
 
 - A small frame is one record. Many share a datagram.
-- A super-frame is cut into slices that fill each datagram to the byte.
-- A frame too large for a datagram of its own travels as fragments, packed in the same way.
+- A super-frame is cut into slices that fill each datagram to the byte; so is a lone TCP segment too large for one.
+- Any other frame too large for a datagram of its own travels as fragments, packed in the same way.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, PARTIAL_VIRTIO, PL
 from l2overlay.dataplane.offload import (
     NEEDS_CHECKSUM,
     Template,
+    as_super_frame,
     is_super_frame,
     make_template,
     split_units,
@@ -142,7 +143,11 @@ class Outbox:
         if not frame[0] & NEEDS_CHECKSUM:
             self._add_body(0, frame[VIRTIO_LEN:])
         elif _is_partial(TapFrame(PARTIAL_VIRTIO + frame[VIRTIO_LEN - CHECKSUM_LEN :])):
-            self._add_body(_PARTIAL, frame[VIRTIO_LEN - CHECKSUM_LEN :])
+            alone = None if len(frame) <= self.capacity else as_super_frame(frame)
+            if alone is not None:
+                self._add_super_frame(alone)
+            else:
+                self._add_body(_PARTIAL, frame[VIRTIO_LEN - CHECKSUM_LEN :])
         else:
             # The receiver would refuse it, and with it all that shares its datagram.
             raise FrameError("the checksum lies outside the frame")
