@@ -5,8 +5,8 @@ PINGs ask, and only a PONG (or a handshake) is an answer. A PING goes out
 
     with frames    at most every `PING_INTERVAL` while frames go to the peer
     after frames   when the peer sent frames and has then been silent for `QUIET_TIME`: its PINGs may not arrive
-    idle           every `persistent_keepalive` seconds, for the NATs on the way; the end that is asked first waits for
-                   the other's next PING and asks itself only when that does not come
+    idle           `persistent_keepalive` seconds after the last one, for the NATs on the way, or a little earlier: the
+                   end that asked goes on asking, the other does only when that does not come
 
 and from then on every `PING_RETRY` until one of them is answered. How long that has been so is `unanswered_since`: the
 owner draws the consequences. Two idle ends exchange one PING and PONG per interval, two busy ones one per second and
@@ -39,7 +39,7 @@ class Liveness:
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        """Seconds between PINGs of an idle pair; 0 is none."""
+        """Seconds at most between PINGs of an idle pair; 0 is none."""
         self.last_heard: float | None = None
         """When the last genuine datagram came."""
         self.rtt: float | None = None
@@ -54,7 +54,7 @@ class Liveness:
         """A round trip is proven: a handshake is confirmed, or a PING answered."""
         self._pings.clear()
         self.unanswered_since = inf
-        self._next_ping = now + self.interval if self.interval else inf
+        self._next_ping = now + self.interval - min(QUIET_TIME, self.interval / 2) if self.interval else inf
         if self._next_with_frames == inf:
             self._next_with_frames = now
 
@@ -87,7 +87,7 @@ class Liveness:
     def received_ping(self, now: float) -> None:
         """The peer asks by itself: an idle link needs no PINGs of ours on top."""
         if self.unanswered_since == inf and self.interval:
-            self._next_ping = now + self.interval + QUIET_TIME
+            self._next_ping = now + self.interval
 
     def received_pong(self, token: int, now: float) -> bool:
         """Whether it answers one of the PINGs since `unanswered_since`."""

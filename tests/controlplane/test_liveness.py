@@ -24,8 +24,9 @@ def test_a_peer_that_is_down_is_not_asked() -> None:
     assert Liveness(20.0).deadline() == inf
 
 
-def test_an_idle_peer_is_asked_every_interval_and_never_if_that_is_0() -> None:
-    assert up(20.0).deadline() == 120.0
+def test_an_idle_peer_is_asked_before_the_interval_ends_and_never_if_that_is_0() -> None:
+    assert up(20.0).deadline() == 120.0 - QUIET_TIME
+    assert up(1.0).deadline() == 100.5
     assert up(0.0).deadline() == inf
 
 
@@ -40,7 +41,7 @@ def test_a_ping_is_repeated_until_one_of_them_is_answered() -> None:
     assert liveness.received_pong(1, 120.6), "on a slow link the answer to an earlier one comes first"
     assert liveness.rtt == pytest.approx(120.6 - times[1])
     assert liveness.unanswered_since == inf
-    assert liveness.deadline() == 140.6
+    assert liveness.deadline() == 140.6 - QUIET_TIME
 
 
 def test_a_pong_answers_once_and_only_what_was_asked() -> None:
@@ -79,13 +80,13 @@ def test_a_peer_that_sent_frames_and_fell_silent_is_asked_once() -> None:
     assert liveness.deadline() == 106.0 + QUIET_TIME
     liveness.sent_ping(1, 106.0 + QUIET_TIME)
     liveness.received_pong(1, 108.0)
-    assert liveness.deadline() == 128.0
+    assert liveness.deadline() == 128.0 - QUIET_TIME
 
 
 def test_of_two_idle_ends_one_asks_and_the_other_takes_over_when_it_does_not() -> None:
     liveness = up()
     liveness.received_ping(110.0)
-    assert liveness.deadline() == 130.0 + QUIET_TIME
+    assert liveness.deadline() == 130.0
     silent = up(0.0)
     silent.received_ping(110.0)
     assert silent.deadline() == inf
