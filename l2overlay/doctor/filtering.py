@@ -1,0 +1,358 @@
+"""Checks: who drops frames on their way through the bridge, or the node's own datagrams.
+
+The probe is the first segment of a TCP connection between two stations; what is dropped of that is trouble, what is
+dropped of invalid or odd traffic may be meant. What depends on conditions that the probe leaves open (an address, a mark)
+is a finding only when its counter grows while we look.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+
+from l2overlay.doctor.finding import Command, Finding, Severity
+from l2overlay.doctor.rulesets import Loss, Probe, Ruleset, losses
+from l2overlay.doctor.view import HostView
+
+CHECKED_HOOKS = ("prerouting", "forward", "postrouting")
+NFPROTO = {"ip": "ipv4", "ip6": "ipv6"}
+PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
+ETHERTYPES = ("IPv4", "IPv6", "ARP")
+OWNERS = (
+    ("DOCKER", "Docker"),
+    ("ufw", "ufw"),
+    ("FWD", "firewalld"),
+    ("IN_", "firewalld"),
+    ("KUBE-", "Kubernetes"),
+)
+"""By how their chains begin."""
+
+
+def check_bridged_ip(view: HostView) -> Iterator[Finding]:
+    """bridge_nf sends bridged frames through iptables (or nft's ip and inet tables), and something there drops them."""
+    for family in ("ip", "ip6"):
+        switch = view.bridge_nf(family)
+        if switch is None:
+            continue
+        for loss in _lost(view, _bridged_losses(view, family)):
+            yield _bridged_finding(view, family, switch, loss)
+
+
+def check_bridged_arp(view: HostView) -> Iterator[Finding]:
+    """The same for ARP and arptables, which sees the ports and not the bridge."""
+    switch = view.bridge_nf("arp")
+    if switch is None:
+        return
+    found = [
+        loss
+        for source, target in view.ways()
+        for loss in losses(view.rulesets, ("arp",), "forward", {"in": source, "out": target})
+    ]
+    for loss in _lost(view, found):
+        yield Finding(
+            cause="bridge-nf-arp",
+            severity=_severity(loss),
+            text=f"arptables drops ARP that crosses {view.segment.bridge}: stations do not find each other",
+            proof=(switch, *_proof(view, loss)),
+            fix=(_removal(loss),),
+        )
+
+
+def check_bridge_rules(view: HostView) -> Iterator[Finding]:
+    """ebtables, or nft's bridge and netdev families: they see frames as they are."""
+    found: dict[tuple[str, ...], tuple[Loss, list[str]]] = {}
+    for ethertype in ETHERTYPES:
+        for loss in _lost(view, _bridge_family_losses(view, ethertype)):
+            found.setdefault(loss.place, (loss, []))[1].append(ethertype)
+    for loss, ethertypes in found.values():
+        yield Finding(
+            cause="bridge-rule",
+            severity=_severity(loss),
+            text=f"{_tool_name(loss)} drops {_listed(ethertypes)} that crosses {view.segment.bridge}, in {_way(loss)}",
+            proof=_proof(view, loss),
+            fix=(_removal(loss),),
+            advice="somebody wrote this rule: ask them before you remove it" if not loss.is_policy else "",
+        )
+
+
+def check_bridge_input(view: HostView) -> Iterator[Finding]:
+    """ebtables' INPUT: frames for this host itself; of interest once the bridge has an address."""
+    bridge = view.bridge
+    if bridge is None or not any(not a.ip.is_link_local for a in bridge.addresses):
+        return
+    found = []
+    for ethertype in ETHERTYPES:
+        for port in view.ports:
+            probe = {"in": port.name, "logical_in": bridge.name, "ethertype": ethertype}
+            found += losses(view.rulesets, ("bridge",), "input", probe)
+    for loss in _lost(view, found):
+        yield Finding(
+            cause="bridge-rule",
+            severity=_severity(loss),
+            text=f"{_tool_name(loss)} drops frames for this host itself ({bridge.addresses[0]} on {bridge.name})",
+            proof=_proof(view, loss),
+            fix=(_removal(loss),),
+        )
+
+
+def check_underlay_firewall(view: HostView) -> Iterator[Finding]:
+    """The node's own datagrams: INPUT of its UDP port, OUTPUT from it."""
+    port = view.segment.port
+    if port is None:
+        return
+    for family in _peer_families(view):
+        for hook, probe in (
+            ("input", {"dport": str(port)}),
+            ("output", {"sport": str(port)}),
+        ):
+            for loss in _lost(view, _underlay_losses(view, family, hook, probe)):
+                if not (view.all_peers_up and (loss.passes_established or not loss.certain)):
+                    yield _underlay_finding(view, family, hook, port, loss)
+
+
+def needs_second_look(view: HostView) -> bool:
+    """Whether some loss stands or falls with counters that grow, or would be better proved by them."""
+    hooks = (
+        loss
+        for family in NFPROTO
+        for loss in (
+            *(_bridged_losses(view, family) if view.bridge_nf(family) else ()),
+            *(_underlay_losses(view, family, "input", {"dport": str(view.segment.port)})),
+        )
+    )
+    bridge = (loss for ethertype in ETHERTYPES for loss in _bridge_family_losses(view, ethertype))
+    return any(True for _ in hooks) or any(True for _ in bridge)
+
+
+def _bridged_losses(view: HostView, family: str) -> list[Loss]:
+    """Netfilter's IP hooks have the bridge as interface, in and out, and the ports as physdev."""
+    bridge = view.segment.bridge
+    known = {"bridged": "1", "proto": "tcp", "state": "NEW", "nfproto": NFPROTO[family]}
+    found = []
+    for source, target in view.ways():
+        before = {**known, "in": bridge, "physin": source}
+        after = {**known, "out": bridge, "physin": source, "physout": target}
+        for hook, probe in zip(CHECKED_HOOKS, (before, {**before, **after}, after), strict=True):
+            found += losses(view.rulesets, (family, "inet"), hook, probe)
+    return found
+
+
+def _bridge_family_losses(view: HostView, ethertype: str) -> list[Loss]:
+    bridge = view.segment.bridge
+    found = []
+    for source, target in view.ways():
+        known = {"ethertype": ethertype, "proto": "tcp", "state": "NEW"}
+        before = {**known, "in": source, "logical_in": bridge}
+        after = {**known, "out": target, "logical_out": bridge}
+        for hook, probe in zip(CHECKED_HOOKS, (before, {**before, **after}, after), strict=True):
+            found += losses(view.rulesets, ("bridge",), hook, probe)
+        found += losses(view.rulesets, ("netdev",), "ingress", before)
+    return found
+
+
+def _underlay_losses(view: HostView, family: str, hook: str, ends: Probe) -> list[Loss]:
+    key = "in" if hook == "input" else "out"
+    known = {"proto": "udp", "state": "NEW", "nfproto": NFPROTO[family], "bridged": "0", **ends}
+    links = sorted({route.link for route in view.routes if _family_of(route.host) == family})
+    probes: list[Probe] = [{**known, key: link} for link in links] or [known]
+    return [loss for probe in probes for loss in losses(view.rulesets, (family, "inet"), hook, probe)]
+
+
+def _lost(view: HostView, found: Iterable[Loss]) -> list[Loss]:
+    """Each place once, the certain reading before the other; what is neither certain nor growing is left out."""
+    places: dict[tuple[str, ...], Loss] = {}
+    for loss in found:
+        known = places.get(loss.place)
+        if known is None or (loss.certain and not known.certain):
+            places[loss.place] = loss
+    return [loss for loss in places.values() if loss.certain or growth(view, loss)]
+
+
+def growth(view: HostView, loss: Loss) -> int:
+    """How many more frames the place has dropped at the second look."""
+    later = _packets(view.later, loss)
+    return 0 if later is None or loss.packets is None else max(0, later - loss.packets)
+
+
+def _packets(rulesets: Iterable[Ruleset], loss: Loss) -> int | None:
+    for ruleset in rulesets:
+        if (ruleset.tool, ruleset.family, ruleset.table) == (loss.tool, loss.family, loss.table):
+            chain = ruleset.chain(loss.path[-1])
+            if chain is None:
+                return None
+            if loss.rule is None:
+                return chain.packets
+            return next((r.packets for r in chain.rules if _same(r.text, loss.text)), None)
+    return None
+
+
+def _same(text: str, other: str) -> bool:
+    """nft prints a rule's counter within its text."""
+    return [w for w in text.split() if not w.isdigit()] == [w for w in other.split() if not w.isdigit()]
+
+
+def _bridged_finding(view: HostView, family: str, switch: str, loss: Loss) -> Finding:
+    bridge, owner = view.segment.bridge, owner_of(view, loss)
+    whose = f" ({owner})" if owner else ""
+    kind = "IPv4" if family == "ip" else "IPv6"
+    fix, undo, is_safe = _opening(view, family, loss, owner)
+    return Finding(
+        cause="bridge-nf",
+        severity=_severity(loss),
+        text=f"bridged {kind} passes {_tool_name(loss)}{whose}, which drops it in {_way(loss)}"
+        + (
+            f": new connections through {bridge} fail"
+            if loss.passes_established
+            else f": unicast through {bridge} is lost while ARP works"
+        ),
+        proof=(switch, *_proof(view, loss)),
+        fix=(fix,),
+        undo=(undo,) if undo else (),
+        is_safe=is_safe,
+        advice=_lasting(bridge, owner),
+    )
+
+
+def _opening(view: HostView, family: str, loss: Loss, owner: str) -> tuple[Command, Command, bool]:
+    """The command that lets the bridge's own frames pass, what takes it back, and whether nobody can mind."""
+    bridge = view.segment.bridge
+    match = ("-i", bridge, "-o", bridge, "-j", "ACCEPT")
+    if loss.tool == "nft":
+        if owner == "firewalld":
+            zone = ("firewall-cmd", "--zone=trusted")
+            return (*zone, f"--add-interface={bridge}"), (*zone, f"--remove-interface={bridge}"), False
+        if loss.rule is None and loss.hook == "forward":
+            where = (loss.family, loss.table, loss.path[0])
+            return (
+                ("nft", "insert", "rule", *where, "iifname", bridge, "oifname", bridge, "accept"),
+                (),
+                False,
+            )
+        return _removal(loss), (), False
+    if loss.table != "filter" or loss.hook != "forward":
+        return _removal(loss), (), False
+    before = "DOCKER-USER" if _passes_docker_user(view, loss) else "FORWARD"
+    meant = loss.rule is not None and (not owner or loss.rule.names(bridge, *(p.name for p in view.ports)))
+    return (loss.tool, "-w", "-I", before, *match), (loss.tool, "-w", "-D", before, *match), not meant
+
+
+def _passes_docker_user(view: HostView, loss: Loss) -> bool:
+    """Docker keeps DOCKER-USER first in FORWARD and never touches what is in it."""
+    for ruleset in view.rulesets:
+        if (ruleset.tool, ruleset.table) == (loss.tool, loss.table):
+            forward = ruleset.chain("FORWARD")
+            first = forward.rules[0] if forward is not None and forward.rules else None
+            return first is not None and first.target == "DOCKER-USER" and "DOCKER-USER" not in loss.path
+    return False
+
+
+def owner_of(view: HostView, loss: Loss) -> str:
+    """Whose firewall it is, by the names of its chains; empty when nobody's can be seen."""
+    names = [loss.table, *reversed(loss.path)]
+    for ruleset in view.rulesets:
+        if (ruleset.tool, ruleset.table) == (loss.tool, loss.table):
+            names += [chain.name for chain in ruleset.chains]
+    if "firewalld" in names:
+        return "firewalld"
+    return next((owner for name in names for begin, owner in OWNERS if name.startswith(begin)), "")
+
+
+def _lasting(bridge: str, owner: str) -> str:
+    match owner:
+        case "ufw":
+            return f"to keep it over a reload of ufw: ufw route allow in on {bridge} out on {bridge}"
+        case "firewalld":
+            return f"to keep it: firewall-cmd --permanent --zone=trusted --add-interface={bridge}"
+        case "Docker":
+            return "Docker leaves DOCKER-USER alone; after a reboot it is empty: put the command where the bridge is set up"
+    return (
+        "it lasts until the next reboot or reload of the firewall: write it into the firewall's own files too"
+    )
+
+
+def _underlay_finding(view: HostView, family: str, hook: str, port: int, loss: Loss) -> Finding:
+    incoming = hook == "input"
+    what = f"datagrams {'to' if incoming else 'from'} the node's own UDP port {port}"
+    match = ("-p", "udp", "--dport" if incoming else "--sport", str(port), "-j", "ACCEPT")
+    chain = loss.path[0]
+    fix: Command = (loss.tool, "-w", "-I", chain, *match)
+    undo: tuple[Command, ...] = ((loss.tool, "-w", "-D", chain, *match),)
+    if loss.tool == "nft":
+        keyword = "dport" if incoming else "sport"
+        fix = ("nft", "insert", "rule", loss.family, loss.table, chain, "udp", keyword, str(port), "accept")
+        undo = ()
+    meant = loss.rule is not None and loss.rule.names(str(port), "udp")
+    return Finding(
+        cause="underlay-firewall",
+        severity=Severity.WARNING if loss.passes_established else _severity(loss),
+        text=f"{_tool_name(loss)} drops {what}, in {_way(loss)}"
+        + ("; only answers to our own calls pass" if loss.passes_established and incoming else ""),
+        proof=_proof(view, loss),
+        fix=(fix,),
+        undo=undo,
+        is_safe=bool(undo) and loss.table == "filter" and not meant,
+        advice=_lasting_port(port, owner_of(view, loss)),
+    )
+
+
+def _lasting_port(port: int, owner: str) -> str:
+    match owner:
+        case "ufw":
+            return f"to keep it over a reload of ufw: ufw allow {port}/udp"
+        case "firewalld":
+            return f"to keep it: firewall-cmd --permanent --add-port={port}/udp"
+    return ""
+
+
+def _removal(loss: Loss) -> Command:
+    """The exact rule, gone; of a policy, its opposite."""
+    if loss.tool == "nft":
+        where = (loss.family, loss.table, loss.path[-1])
+        if loss.rule is None or loss.rule.handle is None:
+            return ("nft", "add", "chain", *where, "{ policy accept; }")
+        return ("nft", "delete", "rule", *where, "handle", str(loss.rule.handle))
+    tool = (loss.tool, "-t", loss.table)
+    if loss.rule is None:
+        return (*tool, "-P", loss.path[-1], "ACCEPT")
+    return (*tool, "-D", *_words(loss.text)[1:])
+
+
+def _words(text: str) -> list[str]:
+    return shlex.split(text)
+
+
+def _proof(view: HostView, loss: Loss) -> tuple[str, ...]:
+    lines = [f"{_tool_name(loss)} -t {loss.table}: {loss.text}"]
+    if len(loss.path) > 1:
+        lines[0] += f" (by {' -> '.join(loss.path)})"
+    if loss.packets is not None:
+        grown = growth(view, loss)
+        lines[0] += f" [{loss.packets} dropped" + (f", {grown} more while we looked]" if grown else "]")
+    return tuple(lines)
+
+
+def _tool_name(loss: Loss) -> str:
+    return f"nft {loss.family}" if loss.tool == "nft" else loss.tool
+
+
+def _way(loss: Loss) -> str:
+    return f"{loss.path[-1]}{' by its policy' if loss.is_policy else ''}"
+
+
+def _severity(loss: Loss) -> Severity:
+    return Severity.ERROR if loss.certain else Severity.WARNING
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+def _peer_families(view: HostView) -> list[str]:
+    found = {_family_of(peer.host) for peer in view.segment.peers if peer.host}
+    return [family for family in NFPROTO if family in found]
+
+
+def _family_of(host: str) -> str:
+    try:
+        return "ip6" if ip_address(host.partition("%")[0]).version == 6 else "ip"
+    except ValueError:
+        return ""

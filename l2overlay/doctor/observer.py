@@ -1,0 +1,341 @@
+"""Reads what the checks look at: links, sysctls, routes, rules. Changes nothing, and sees this network namespace only.
+
+Links, neighbours and routes come by rtnetlink and sysctls from /proc/sys, which both follow the namespace of the process;
+/sys may be mounted for another one (`nsenter --net`), so it is left alone. A program that is not there is no trouble: what
+it would have shown is in `HostView.not_examined`.
+"""
+
+import contextlib
+import itertools
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from l2overlay.doctor.nft_rules import parse_nft
+from l2overlay.doctor.rulesets import Ruleset
+from l2overlay.doctor.saved_rules import FAMILIES, parse_saved
+from l2overlay.doctor.view import (
+    BridgeView,
+    HostView,
+    Interface,
+    LinkView,
+    PortView,
+    RouteView,
+    SegmentView,
+    StationView,
+)
+from l2overlay.errors import HostPermissionError
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+TIMEOUT = 20.0
+PROC = Path("/proc")
+CAP_NET_ADMIN = 12
+MAX_ROUTES = 64
+"""Peers and neighbours whose routes are asked for; the ways out of one host are few."""
+IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
+NUD_PERMANENT, NUD_USABLE = 0x80, 0x02 | 0x04 | 0x08 | 0x10
+"""NUD_REACHABLE, STALE, DELAY, PROBE: an address that a station was heard with."""
+STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
+LEGACY_TABLES = {"iptables": "ip_tables_names", "ip6tables": "ip6_tables_names"}
+BRIDGE_SYSCTLS = tuple(f"net.bridge.bridge-nf-call-{name}" for name in ("iptables", "ip6tables", "arptables"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    rulesets: tuple[Ruleset, ...]
+    missing: tuple[str, ...]
+
+
+def check_privileges() -> None:
+    """Raise HostPermissionError unless this process may read rules (and change them)."""
+    status = (PROC / "self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    if not int(effective, 16) >> CAP_NET_ADMIN & 1:
+        raise HostPermissionError(
+            "doctor reads the host's packet filter, which needs CAP_NET_ADMIN; run it as root: sudo l2overlay doctor ..."
+        )
+
+
+def local_addresses() -> list[str]:
+    """Every address of this host."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        return [str(address.ip) for addresses in _addresses(ipr).values() for address in addresses]
+
+
+def is_in_this_namespace(pid: int) -> bool:
+    """Whether the process sees the same network as we do."""
+    try:
+        return (PROC / f"{pid}/ns/net").samefile(PROC / "self/ns/net")
+    except OSError:
+        return False
+
+
+def link_names() -> set[str]:
+    """Every link of this namespace."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        return {link.get_attr("IFLA_IFNAME") for link in ipr.get_links()}
+
+
+def observe(segment: SegmentView) -> HostView:
+    """Everything, once."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        links = _links(ipr, segment)
+        view = HostView(segment, links, stations=tuple(_stations(ipr, links, segment)))
+        hosts = [peer.host for peer in segment.peers if peer.host is not None]
+        routes = tuple(_routes(ipr, links, hosts))
+        returns = tuple(_routes(ipr, links, _addresses_behind(ipr, view)))
+    rules = _read_rules()
+    return replace(
+        view,
+        sysctls=_sysctls(segment.bridge),
+        rulesets=rules.rulesets,
+        routes=routes,
+        returns=returns,
+        reverse_path_drops=_reverse_path_drops(),
+        not_examined=(*rules.missing, *_names_not_asked(segment)),
+    )
+
+
+def look_again(view: HostView) -> HostView:
+    """Read the counters once more."""
+    drops = (*view.reverse_path_drops, *_reverse_path_drops())
+    return replace(view, later=_read_rules().rulesets, reverse_path_drops=drops)
+
+
+# Links
+
+
+def _links(ipr: "IPRoute", segment: SegmentView) -> tuple[LinkView, ...]:
+    addresses = _addresses(ipr)
+    found = list(ipr.get_links())
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in found}
+    vlans = _vlans(ipr) if _filters_vlans(found, segment) else {}
+    return tuple(_link(link, names, addresses, vlans) for link in found)
+
+
+def _link(
+    link: Any, names: dict[int, str], addresses: dict[int, list[Interface]], vlans: dict[int, frozenset[int]]
+) -> LinkView:
+    info = link.get_attr("IFLA_LINKINFO")
+    kind = _attribute(info, "IFLA_INFO_KIND", "")
+    of_bridge = _attribute(info, "IFLA_INFO_SLAVE_KIND", "") == "bridge"
+    index = link["index"]
+    return LinkView(
+        index=index,
+        name=names[index],
+        mac=link.get_attr("IFLA_ADDRESS") or "",
+        mtu=link.get_attr("IFLA_MTU"),
+        up=bool(link["flags"] & IFF_UP),
+        carrier=bool(link["flags"] & IFF_LOWER_UP),
+        kind=kind,
+        master=names.get(link.get_attr("IFLA_MASTER") or 0, ""),
+        addresses=tuple(addresses.get(index, ())),
+        port=_port(_attribute(info, "IFLA_INFO_SLAVE_DATA", None), vlans.get(index)) if of_bridge else None,
+        bridge=_bridge(_attribute(info, "IFLA_INFO_DATA", None)) if kind == "bridge" else None,
+    )
+
+
+def _port(data: Any, vlans: frozenset[int] | None) -> PortView:
+    def on(name: str) -> bool:
+        return bool(_attribute(data, f"IFLA_BRPORT_{name}", 1))
+
+    return PortView(
+        state=STATES[_attribute(data, "IFLA_BRPORT_STATE", 3) % len(STATES)],
+        learning=on("LEARNING"),
+        flood=on("UNICAST_FLOOD"),
+        mcast_flood=on("MCAST_FLOOD"),
+        bcast_flood=on("BCAST_FLOOD"),
+        isolated=bool(_attribute(data, "IFLA_BRPORT_ISOLATED", 0)),
+        mcast_router=_attribute(data, "IFLA_BRPORT_MULTICAST_ROUTER", 1),
+        vlans=vlans or frozenset(),
+    )
+
+
+def _bridge(data: Any) -> BridgeView:
+    def number(name: str, default: int) -> int:
+        return int(_attribute(data, f"IFLA_BR_{name}", default))
+
+    calls = ("iptables", "ip6tables", "arptables")
+    return BridgeView(
+        stp=number("STP_STATE", 0) > 0,
+        forward_delay=number("FORWARD_DELAY", 0) / 100,  # USER_HZ
+        vlan_filtering=number("VLAN_FILTERING", 0) > 0,
+        snooping=number("MCAST_SNOOPING", 0) > 0,
+        querier=number("MCAST_QUERIER", 0) > 0,
+        nf_calls=frozenset(name for name in calls if number(f"NF_CALL_{name.upper()}", 0)),
+    )
+
+
+def _addresses(ipr: "IPRoute") -> dict[int, list[Interface]]:
+    found: dict[int, list[Interface]] = {}
+    for entry in ipr.get_addr():
+        host = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+        found.setdefault(entry["index"], []).append(ip_interface(f"{host}/{entry['prefixlen']}"))
+    return found
+
+
+def _filters_vlans(links: list[Any], segment: SegmentView) -> bool:
+    for link in links:
+        if link.get_attr("IFLA_IFNAME") == segment.bridge:
+            data = _attribute(link.get_attr("IFLA_LINKINFO"), "IFLA_INFO_DATA", None)
+            return bool(_attribute(data, "IFLA_BR_VLAN_FILTERING", 0))
+    return False
+
+
+def _vlans(ipr: "IPRoute") -> dict[int, frozenset[int]]:
+    found = {}
+    for link in ipr.get_vlans():
+        spec = link.get_attr("IFLA_AF_SPEC")
+        entries = spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if hasattr(spec, "get_attrs") else []
+        found[link["index"]] = frozenset(int(entry["vid"]) for entry in entries)
+    return found
+
+
+def _stations(ipr: "IPRoute", links: tuple[LinkView, ...], segment: SegmentView) -> Iterator[StationView]:
+    """What the bridge's own filtering database has learned."""
+    ports = {link.index: link.name for link in links if link.master == segment.bridge}
+    for entry in ipr.fdb("dump"):
+        mac, port = entry.get_attr("NDA_LLADDR"), ports.get(entry["ifindex"])
+        if mac and port and not entry["state"] & NUD_PERMANENT and entry.get_attr("NDA_MASTER"):
+            yield StationView(mac, port)
+
+
+# Routes
+
+
+def _routes(ipr: "IPRoute", links: tuple[LinkView, ...], hosts: list[str]) -> Iterator[RouteView]:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    by_index = {link.index: link for link in links}
+    for host in itertools.islice(dict.fromkeys(hosts), MAX_ROUTES):
+        numeric = host.partition("%")[0]
+        if not _is_numeric(numeric):
+            continue
+        try:
+            route = ipr.route("get", dst=numeric)[0]
+        except NetlinkError:
+            continue  # no route: the node tells of it with its peer
+        link = by_index.get(route.get_attr("RTA_OIF") or 0)
+        if link is not None:
+            metrics = route.get_attr("RTA_METRICS")
+            yield RouteView(host, link.name, _attribute(metrics, "RTAX_MTU", link.mtu))
+
+
+def _addresses_behind(ipr: "IPRoute", view: HostView) -> list[str]:
+    """IPv4 addresses that the bridge leads to if all is well: one of each of its networks, and who was heard there."""
+    bridge = view.bridge
+    if bridge is None:
+        return []
+    networks = [a for a in bridge.addresses if a.version == 4 and a.network.num_addresses > 2]
+    found = [str(next(host for host in a.network.hosts() if host != a.ip)) for a in networks]
+    for entry in ipr.get_neighbours():
+        if entry["ifindex"] == bridge.index and entry["state"] & NUD_USABLE:
+            found.append(entry.get_attr("NDA_DST"))
+    return [host for host in found if ":" not in host]
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _names_not_asked(segment: SegmentView) -> list[str]:
+    names = [p.host for p in segment.peers if p.host and not _is_numeric(p.host.partition("%")[0])]
+    return (
+        [f"the route to {', '.join(names)}: no node is running that has resolved the name"] if names else []
+    )
+
+
+# Sysctls and counters
+
+
+def _sysctls(bridge: str) -> dict[str, str]:
+    """By dotted name; a dot in a link's name stays one."""
+    paths = {name: name.replace(".", "/") for name in BRIDGE_SYSCTLS}
+    paths |= {f"net.ipv4.conf.{n}.rp_filter": f"net/ipv4/conf/{n}/rp_filter" for n in ("all", bridge)}
+    found = {}
+    for name, path in paths.items():
+        with contextlib.suppress(OSError):
+            found[name] = (PROC / "sys" / path).read_text().strip()
+    return found
+
+
+def _reverse_path_drops() -> tuple[int, ...]:
+    """TcpExt IPReversePathFilter of /proc/net/netstat: names in one line, values in the next."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = iter((PROC / "net/netstat").read_text().splitlines())
+        names = next(line for line in lines if line.startswith("TcpExt:")).split()
+        return (int(next(lines).split()[names.index("IPReversePathFilter")]),)
+    return ()
+
+
+# Rules
+
+
+def _read_rules() -> _Rules:
+    rulesets: list[Ruleset] = []
+    missing: list[str] = []
+    for tool in FAMILIES:
+        found = _saved(tool)
+        if found is None:
+            missing.append(f"the rules of {tool}: {tool}-save is not installed, or the kernel cannot")
+        rulesets += found or []
+    shown = frozenset((r.family, r.table) for r in rulesets if not r.tool.endswith("-legacy"))
+    text = _output("nft", "-a", "list", "ruleset")
+    if text is None:
+        missing.append("the rules of nftables: nft is not installed, or the kernel cannot")
+    return _Rules((*rulesets, *parse_nft(text or "", shown)), tuple(missing))
+
+
+def _saved(tool: str) -> list[Ruleset] | None:
+    """The tables of a tool, of both variants. iptables-legacy is asked only where it has tables: asking can load modules."""
+    version = _output(tool, "--version") or ""
+    is_legacy = "nf_tables" not in version
+    if tool in LEGACY_TABLES:
+        in_use = _has_legacy_tables(tool)
+        text = _output(f"{tool}-save", "-c") if not is_legacy or in_use else ""
+        found = None if text is None else parse_saved(tool, text)
+        if in_use and not is_legacy:
+            legacy = _output(f"{tool}-legacy-save", "-c")
+            return [*(found or []), *parse_saved(f"{tool}-legacy", legacy or "")]
+        return found if version else None
+    if is_legacy:
+        return None
+    text = _output(f"{tool}-save", "-c")
+    return None if text is None else parse_saved(tool, text)
+
+
+def _has_legacy_tables(tool: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool((PROC / "net" / LEGACY_TABLES[tool]).read_text().strip())
+    return False
+
+
+def _output(*argv: str) -> str | None:
+    """What a program printed; None when it is not there or refuses."""
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _attribute(nested: Any, name: str, default: Any) -> Any:
+    value = nested.get_attr(name) if hasattr(nested, "get_attr") else None
+    return default if value is None else value

@@ -1,0 +1,125 @@
+"""Checks: the node, its peers, and the way of its datagrams; and this host's own way back into the segment."""
+
+from collections.abc import Iterator
+
+from l2overlay.doctor.finding import Finding, Severity
+from l2overlay.doctor.view import HostView
+
+BASE_DATAGRAM = 1200
+"""Bytes of the smallest datagram that a path must carry (docs/protocol.md, Path MTU)."""
+UDP_OVERHEAD = {4: 28, 6: 48}
+STRICT, LOOSE = "1", "2"
+
+
+def check_node(view: HostView) -> Iterator[Finding]:
+    """Whether a node runs, and what it complains of."""
+    segment = view.segment
+    if segment.no_node:
+        yield Finding(
+            cause="no-node",
+            severity=Severity.ERROR,
+            text=f"no node of {segment.name or segment.bridge} answers: nothing crosses to other hosts",
+            proof=(segment.no_node,),
+            fix=(segment.join,) if segment.join else (),
+        )
+    if segment.node is None:
+        return
+    for trouble in segment.node.troubles:
+        if not trouble.startswith("peer ") and not trouble.endswith("more peers are down"):
+            proof = ("l2overlay status: " + trouble,)
+            yield Finding("node-degraded", Severity.ERROR, f"the node is degraded: {trouble}", proof)
+
+
+def check_peers(view: HostView) -> Iterator[Finding]:
+    """Peers that can be called and are down."""
+    for peer in view.segment.peers:
+        if peer.up is False and peer.host is not None:
+            where = f"{peer.host}:{peer.port}" if ":" not in peer.host else f"[{peer.host}]:{peer.port}"
+            yield Finding(
+                cause="peer-down",
+                severity=Severity.ERROR,
+                text=f"peer {peer.name} ({where}) is down: {peer.reason or 'no session'}",
+                proof=(f"l2overlay peers: {peer.name} down, {peer.reason or 'no session'}",),
+                advice=f"on {peer.name}: is its node running, is UDP port {peer.port} open (l2overlay doctor there)?",
+            )
+
+
+def check_tunnelled_tunnel(view: HostView) -> Iterator[Finding]:
+    """Datagrams to a peer must not enter the segment that they carry."""
+    inside = {view.segment.bridge, *(port.name for port in view.ports)}
+    if view.segment.tap is not None:
+        inside.add(view.segment.tap)
+    has_uplink = any(not port.kind for port in view.ports)  # hardware in the bridge: the way out can be by it
+    for route in view.routes:
+        peers = [peer for peer in view.segment.peers if peer.host == route.host]
+        if route.link in inside and not (has_uplink and all(peer.up for peer in peers)):
+            names = [peer.name for peer in peers]
+            yield Finding(
+                cause="tunnelled-tunnel",
+                severity=Severity.ERROR,
+                text=f"datagrams to {', '.join(names) or route.host} would leave by {route.link}, "
+                "into the segment that they carry",
+                proof=(f"ip route get {route.host}: dev {route.link}",),
+                advice=f"give {route.host} a route by the underlay (ip route add {route.host} via GATEWAY), "
+                f"or take its address range off {route.link}",
+            )
+
+
+def check_underlay_mtu(view: HostView) -> Iterator[Finding]:
+    """The underlay must carry the base datagram."""
+    small: dict[str, tuple[int, int]] = {}
+    for route in view.routes:
+        least = BASE_DATAGRAM + UDP_OVERHEAD[6 if ":" in route.host else 4]
+        if route.mtu < least:
+            small[route.link] = (route.mtu, max(least, small.get(route.link, (0, 0))[1]))
+    for link, (mtu, least) in small.items():
+        present = view.link(link)
+        by_link = present is None or present.mtu == mtu
+        yield Finding(
+            cause="underlay-mtu",
+            severity=Severity.ERROR,
+            text=f"the underlay by {link} carries {mtu} bytes, a node needs {least}: no datagram of full size arrives",
+            proof=(f"{link}: mtu {mtu}" if by_link else f"ip route: mtu {mtu} dev {link}",),
+            fix=(("ip", "link", "set", link, "mtu", str(least)),) if by_link else (),
+            undo=(("ip", "link", "set", link, "mtu", str(mtu)),) if by_link else (),
+            advice="if the link behind it cannot carry that, the path cannot be used",
+        )
+
+
+def check_reverse_path(view: HostView) -> Iterator[Finding]:
+    """rp_filter 1 drops what comes in by the bridge when the answer would leave by another link (RFC 3704)."""
+    bridge = view.bridge
+    if bridge is None or not any(a.version == 4 for a in bridge.addresses):
+        return
+    own, every = (view.sysctls.get(f"net.ipv4.conf.{name}.rp_filter", "0") for name in (bridge.name, "all"))
+    if max(own, every) != STRICT:
+        return
+    astray = [r for r in view.returns if r.link != bridge.name]
+    drops = view.reverse_path_drops
+    growing = len(drops) > 1 and drops[-1] > drops[0]
+    if not astray and not growing:
+        return
+    name = "all" if own < every else bridge.name
+    yield Finding(
+        cause="rp-filter",
+        severity=Severity.ERROR if astray else Severity.WARNING,
+        text=f"rp_filter is strict on {bridge.name}"
+        + (
+            f" and the way back to {astray[0].host} is by {astray[0].link}: what stations send to this host is dropped"
+            if astray
+            else " and the kernel drops datagrams by it just now"
+        ),
+        proof=(
+            f"net.ipv4.conf.{name}.rp_filter = {STRICT}",
+            *(f"ip route get {route.host}: dev {route.link}" for route in astray[:3]),
+            f"TcpExt IPReversePathFilter {' then '.join(map(str, drops))}",
+        ),
+        fix=(_rp_filter(bridge.name, LOOSE),),
+        undo=(_rp_filter(bridge.name, own),),
+        is_safe=True,
+        advice="or mend the routes: two links of this host have the same network" if astray else "",
+    )
+
+
+def _rp_filter(link: str, value: str) -> tuple[str, ...]:
+    return ("sysctl", "-w", f"net.ipv4.conf.{link}.rp_filter={value}")

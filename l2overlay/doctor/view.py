@@ -1,0 +1,180 @@
+"""What the doctor knows of a host: plain data, filled by `observer.py`, judged by the checks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv6Interface
+
+from l2overlay.doctor.rulesets import Ruleset
+
+Interface = IPv4Interface | IPv6Interface
+NF_CALLS = {"ip": "iptables", "ip6": "ip6tables", "arp": "arptables"}
+"""By family: the end of `bridge-nf-call-...` and of the bridge's own flag `nf_call_...`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortView:
+    """A link as port of a bridge (`bridge -d link`)."""
+
+    state: str = "forwarding"
+    learning: bool = True
+    flood: bool = True
+    mcast_flood: bool = True
+    bcast_flood: bool = True
+    isolated: bool = False
+    mcast_router: int = 1
+    """2: hears all multicast, whatever snooping thinks."""
+    vlans: frozenset[int] = frozenset()
+    """Only read when the bridge filters VLANs."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeView:
+    """A link as bridge (`ip -d link`)."""
+
+    stp: bool = False
+    forward_delay: float = 15.0
+    vlan_filtering: bool = False
+    snooping: bool = True
+    querier: bool = False
+    nf_calls: frozenset[str] = frozenset()
+    """Its own flags: of "iptables", "ip6tables" and "arptables" those that are on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkView:
+    """One link."""
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+    up: bool = True
+    carrier: bool = True
+    kind: str = ""
+    master: str = ""
+    addresses: tuple[Interface, ...] = ()
+    port: PortView | None = None
+    bridge: BridgeView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A peer as the running node has it, or as peers.toml has it."""
+
+    name: str
+    host: str | None = None
+    """Numeric, or a name that was not resolved."""
+    port: int | None = None
+    up: bool | None = None
+    """None when no node was asked."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What the running node says."""
+
+    name: str
+    troubles: tuple[str, ...] = ()
+    stations: Mapping[str, str | None] = field(default_factory=dict)
+    """By MAC the peer that it is behind; None: this host."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentView:
+    """What is looked at, and what is known of it."""
+
+    bridge: str
+    tap: str | None = None
+    name: str | None = None
+    mtu: int | None = None
+    port: int | None = None
+    """The node's UDP port."""
+    peers: tuple[PeerView, ...] = ()
+    node: NodeView | None = None
+    no_node: str = ""
+    """Why `node` is None although one was to be asked."""
+    join: tuple[str, ...] = ()
+    """The command that starts the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteView:
+    """Where a datagram to `host` would leave."""
+
+    host: str
+    link: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class StationView:
+    """A station that the kernel's bridge has learned."""
+
+    mac: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """Everything that the checks look at."""
+
+    segment: SegmentView
+    links: tuple[LinkView, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """By name, `net.bridge.bridge-nf-call-iptables`."""
+    rulesets: tuple[Ruleset, ...] = ()
+    later: tuple[Ruleset, ...] = ()
+    """The same a moment later: whose counters have grown."""
+    stations: tuple[StationView, ...] = ()
+    routes: tuple[RouteView, ...] = ()
+    """To the peers' numeric endpoints."""
+    returns: tuple[RouteView, ...] = ()
+    """To addresses that are behind the bridge: of its subnets, and its neighbours."""
+    reverse_path_drops: tuple[int, ...] = ()
+    """TcpExt IPReversePathFilter, now and a moment later."""
+    not_examined: tuple[str, ...] = ()
+
+    def link(self, name: str | None) -> LinkView | None:
+        """The link of that name."""
+        return next((link for link in self.links if link.name == name), None)
+
+    @property
+    def bridge(self) -> LinkView | None:
+        """The segment's bridge."""
+        return self.link(self.segment.bridge)
+
+    @property
+    def tap(self) -> LinkView | None:
+        """The segment's TAP."""
+        return self.link(self.segment.tap)
+
+    @property
+    def ports(self) -> tuple[LinkView, ...]:
+        """Of the segment's bridge, the TAP too."""
+        return tuple(link for link in self.links if link.master == self.segment.bridge)
+
+    @property
+    def all_peers_up(self) -> bool:
+        """Whether a running node has a session with each."""
+        return bool(self.segment.peers) and all(peer.up for peer in self.segment.peers)
+
+    def ways(self) -> Iterator[tuple[str, str]]:
+        """From which port to which frames are bridged on their way to or from the overlay; without TAP, any two ports."""
+        names = [port.name for port in self.ports]
+        tap = self.segment.tap if self.segment.tap in names else next(iter(names), None)
+        for name in names:
+            if tap is not None and name != tap:
+                yield name, tap
+                yield tap, name
+
+    def bridge_nf(self, family: str) -> str | None:
+        """What makes frames of the segment's bridge pass the family's rules, as it was read; None when nothing does."""
+        program = NF_CALLS[family]
+        sysctl = f"net.bridge.bridge-nf-call-{program}"
+        if self.sysctls.get(sysctl, "0") != "0":
+            return f"{sysctl} = {self.sysctls[sysctl]}"
+        link = self.bridge
+        if link is not None and link.bridge is not None and program in link.bridge.nf_calls:
+            return f"{link.name}: nf_call_{program} 1"
+        return None
