@@ -56,10 +56,10 @@ def test_segment_changes_say_which_need_a_restart() -> None:
     )
     diff = diff_configs(OLD, Config(new, OLD.peers))
     assert diff.segment == ("bridge", "mtu", "suite", "psk", "addresses")
-    assert diff.restart == ("bridge", "suite", "psk")
+    assert diff.restart == ("bridge", "mtu", "suite", "psk")
     assert diff.lines() == [
         "segment: bridge br-lan -> br0 (needs a restart)",
-        "segment: mtu 1500 -> 9000",
+        "segment: mtu 1500 -> 9000 (needs a restart)",
         "segment: suite AESGCM -> CHACHAPOLY (needs a restart)",
         "segment: psk changed (needs a restart)",
         "segment: addresses none -> alpha 10.9.0.1/24",

@@ -201,8 +201,11 @@ class Peer:
         self._local.send(self.endpoint, pending.datagram)
         self._attempts += 1
         self.next_init = now + self._retry_delay()
+        if not self.up:
+            self.reason = (
+                "no answer yet" if self._attempts == 1 else f"no answer to {self._attempts} handshakes"
+            )
         if not self.up and self._attempts % UNANSWERED_EVERY == DOWN_INITS:
-            self.reason = f"no answer to {self._attempts} handshakes"
             self._local.events.append(PeerUnanswered(self.key, self._attempts))
 
     def _initiate(self, now: float) -> PendingHandshake:

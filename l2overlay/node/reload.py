@@ -9,9 +9,6 @@ from pathlib import Path
 from l2overlay.addresses import PeerKey
 from l2overlay.config import RESTART_FIELDS, Config, diff_configs, load_config, require_own
 
-RESTART = RESTART_FIELDS | {"mtu"}
-"""The overlay sizes its frames and fragments once."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reload:
@@ -31,7 +28,5 @@ def read_again(path: Path, old: Config, key: PeerKey) -> Reload:
     own = old.peer(key)
     require_own(config, key, source=str(path), name=own.name if own is not None else "this-host")
     diff = diff_configs(old, config)
-    kept = {name: getattr(old.segment, name) for name in RESTART}
-    restart = [name for name in diff.segment if name in RESTART]
-    said = [f"segment: {name} needs a restart" for name in restart if name not in RESTART_FIELDS]
-    return Reload(replace(config, segment=replace(config.segment, **kept)), [*diff.lines(), *said], restart)
+    kept = {name: getattr(old.segment, name) for name in RESTART_FIELDS}
+    return Reload(replace(config, segment=replace(config.segment, **kept)), diff.lines(), list(diff.restart))
