@@ -20,6 +20,8 @@ from .super_frames import SuperFrame, super_frame
 
 PLAIN = bytes(10)
 FRAME_A, FRAME_B = b"A" * 60, b"B" * 60
+W = super_frame(length=3000)
+U = super_frame("udp4", length=3000, gso_size=1000)
 
 
 class Door:
@@ -143,6 +145,21 @@ def test_slice_of_the_expected_length_with_a_record_behind_it_is_joined_and_the_
     assert frames[1] == [PLAIN + FRAME_A]
 
 
+@pytest.mark.parametrize("padding", [1, 4, 64])
+def test_padding_behind_a_slice_is_no_payload(padding: int) -> None:
+    datagrams = [slice_record(W, at, at + 1000) + bytes(padding) for at in (0, 1000, 2000)]
+    (frame,) = Door().receive(*datagrams).frames
+    assert segments(frame) == segments([W.frame])
+
+
+def test_datagrams_of_one_shape_with_two_slices_each_are_joined() -> None:
+    whole = super_frame(length=6000)
+    edges = [0, 100, 1500, 1600, 3000, 3100, 4500, 4600, 6000]
+    slices = [slice_record(whole, *edge) for edge in pairwise(edges)]
+    (frame,) = Door().receive(*(a + b for a, b in zip(slices[::2], slices[1::2], strict=True))).frames
+    assert segments(frame) == segments([whole.frame])
+
+
 def test_slice_of_the_expected_length_in_a_datagram_cut_short_is_malformed() -> None:
     whole = super_frame(length=3000)
     door = Door()
@@ -177,9 +194,6 @@ def test_runs_of_one_super_frame_use_different_ipv4_ids() -> None:
 
 
 # -- malformed records -------------------------------------------------------------------------------------------------
-
-W = super_frame(length=3000)
-U = super_frame("udp4", length=3000, gso_size=1000)
 
 BAD_RECORDS = {
     "cut short": b"\x01\0\x3c",

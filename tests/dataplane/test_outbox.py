@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l2overlay.dataplane.outbox import MAX_PADDING, Outbox
+from l2overlay.dataplane.outbox import MAX_PADDING, Outbox, flood_record
 from l2overlay.dataplane.wire import Record, control_record
 from l2overlay.errors import FrameError
 from l2overlay.seams import TapFrame
@@ -117,6 +117,28 @@ def test_the_id_wraps_at_32_bits() -> None:
     outbox._next_id = 0xFFFF_FFFF
     outbox.add(plain_frame(3000))
     assert packed_id(outbox.take()[0]) == 0
+
+
+@pytest.mark.parametrize("rest", [1, 63])
+def test_fragments_fill_what_is_left_of_a_datagram_and_share_their_last_one(rest: int) -> None:
+    head_len = 12  # of a FRAGMENT
+    first = plain_frame(CAPACITY - 4 - head_len - MAX_PADDING)
+    body = plain_frame(MAX_PADDING + CAPACITY - head_len + rest)
+    small = plain_frame(CAPACITY - head_len - rest - 4)
+    assert [len(plaintext) for plaintext in packed(first, body, small)] == [CAPACITY] * 3
+
+
+def test_short_super_frame_goes_into_what_is_left_however_little() -> None:
+    short = super_frame(length=10, gso_size=5)
+    record_len = 6 + 14 + len(short.header) + 10
+    assert [len(p) for p in packed(plain_frame(CAPACITY - 4 - record_len), short.frame)] == [CAPACITY]
+
+
+def test_record_for_many_peers_is_what_the_outbox_would_make() -> None:
+    frame = plain_frame(1000)
+    assert flood_record(frame, 1004) == packed(frame)[0]
+    assert flood_record(frame, 1003) is None
+    assert flood_record(partial_frame("udp4", 100), 1400) is None
 
 
 # -- super-frames that are not cut -----------------------------------------------------------------------------------
@@ -237,6 +259,10 @@ def test_udp_unit_longer_than_a_record_can_say_packs_nothing(kind: str, length: 
     with pytest.raises(FrameError):
         outbox.add(super_frame(kind, length, length - 1).frame)
     assert outbox.take() == []
+
+
+def test_frame_as_long_as_a_record_can_say_is_packed() -> None:
+    assert len(packed(plain_frame(65_535))) == 46
 
 
 def test_frame_longer_than_a_record_can_say_packs_nothing() -> None:
