@@ -1,0 +1,1 @@
+`[filter]` in peers.toml: stateful rules for what crosses between the overlay and this host's guests, for IPv4 and IPv6 at once, by address, station, peer, group or security group; enforced by iptables, undone to the byte.
