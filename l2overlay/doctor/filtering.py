@@ -5,12 +5,12 @@ dropped of invalid or odd traffic may be meant. What depends on conditions that 
 is a finding only when its counter grows while we look.
 """
 
-import shlex
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from l2overlay.doctor.finding import Command, Finding, Severity
 from l2overlay.doctor.rulesets import Loss, Probe, Ruleset, losses
+from l2overlay.doctor.saved_rules import split_rule
 from l2overlay.doctor.view import HostView
 
 CHECKED_HOOKS = ("prerouting", "forward", "postrouting")
@@ -313,11 +313,7 @@ def _removal(loss: Loss) -> Command:
     tool = (loss.tool, "-t", loss.table)
     if loss.rule is None:
         return (*tool, "-P", loss.path[-1], "ACCEPT")
-    return (*tool, "-D", *_words(loss.text)[1:])
-
-
-def _words(text: str) -> list[str]:
-    return shlex.split(text)
+    return (*tool, "-D", *split_rule(loss.text)[1:])
 
 
 def _proof(view: HostView, loss: Loss) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from l2overlay.doctor.rulesets import OTHER, Chain, Condition, Rule, Ruleset, Ve
 _TOKEN = re.compile(r'"[^"]*"|\{[^{}]*\}|[^\s{}"]+')
 _HANDLE = re.compile(r"\s*# handle (\d+)\s*$")
 _COUNTER = re.compile(r"\bcounter(?: packets (\d+) bytes \d+)?(?: |$)")
-_SILENT = re.compile(
-    r'\bcomment "[^"]*"|\blog\b(?: (?:prefix "[^"]*"|(?:level|group|snaplen|queue-threshold) \S+|flags \S+(?: \w+)?))*'
+_SILENT = re.compile(  # statements that decide nothing
+    r'\bcomment "[^"]*"|\blog\b(?: (?:prefix "[^"]*"|(?:level|group|snaplen) \S+|flags (?:(?:tcp|ip) )?\S+))*'
 )
 _HEAD = re.compile(r"^type \S+ hook (\w+)(.*?) priority [^;]*;(?: policy (\w+);)?")
 _KEYS = {

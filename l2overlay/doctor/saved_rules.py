@@ -50,17 +50,26 @@ def parse_saved(tool: str, text: str) -> list[Ruleset]:
     return found
 
 
+def split_rule(text: str) -> list[str]:
+    """The words of a rule; a comment is quoted as for a shell, or as somebody's script left it."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
 def _chains(family: str, lines: list[str]) -> Iterator[Chain]:
     rules: dict[str, list[Rule]] = {}
     for line in lines:
         counted = _COUNTED.match(line)
         rest = line[counted.end() :] if counted else line
-        if rest.startswith("-A "):
+        if rest.startswith("-A ") and rest[3:].strip():
             chain, rule = _rule(family, rest, int(counted[1]) if counted else None)
             rules.setdefault(chain, []).append(rule)
     for line in lines:
-        if line.startswith(":"):
-            name, policy, *counters = line[1:].split()
+        fields = line[1:].split()
+        if line.startswith(":") and len(fields) > 1:
+            name, policy, *counters = fields
             packets = re.match(r"\[(\d+):", counters[0]) if counters else None
             yield Chain(
                 name=name,
@@ -72,7 +81,7 @@ def _chains(family: str, lines: list[str]) -> Iterator[Chain]:
 
 
 def _rule(family: str, text: str, packets: int | None) -> tuple[str, Rule]:
-    words = shlex.split(text)
+    words = split_rule(text)
     conditions, verdict, target, negated = [], Verdict.NEXT, "", False
     position = 2
     while position < len(words):
