@@ -1,0 +1,219 @@
+"""Faults of the underlay that only a kernel has: loss, a path that shrinks silently, sends that are refused.
+
+    g1 (MTU 1500) --[br-lab h1]--(node)-- under0 ==(switch)== under0 --(node)--[br-lab h2]-- g2 (MTU 1500)
+    g3 (MTU 9000) --'                                                                    `-- g4 (MTU 9000)
+
+The hosts' links cut bursts themselves (tx-udp-segmentation off), so that iptables at the receiver decides on each
+datagram alone, as a wire does; otherwise a burst of 64 would be one packet to it.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from stations import Flow, carry_tcp, carry_udp, eventually, peer_of, random_file, status, tell_nodes
+
+from l2overlay.demo.lab import Host, Lab
+
+BASE_SIZE = 1200
+SHRUNK_MTU = {4: 1400, 6: 1380}
+
+
+@pytest.fixture(scope="module", params=[4, 6], ids=["IPv4 underlay", "IPv6 underlay"])
+def family(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture(scope="module")
+def net(family: int) -> Iterator[Lab]:
+    with Lab() as lab:
+        h1, h2 = lab.add_underlay(hosts=2)
+        for mtu in (1500, 9000):
+            lab.add_guest(h1, mtu=mtu)
+            lab.add_guest(h2, mtu=mtu)
+        for host in lab.hosts:
+            host.run(["ethtool", "-K", "under0", "tx-udp-segmentation", "off"])
+        lab.write_peers_toml(family=4 if family == 4 else 6, segment="mtu = 9000")
+        lab.start_nodes()
+        yield lab
+
+
+@pytest.fixture(autouse=True)
+def _what_the_nodes_say(net: Lab) -> Iterator[None]:
+    yield
+    tell_nodes(net)
+
+
+@contextmanager
+def rule(host: Host, family: int, table: str, chain: str, *match: str) -> Iterator[None]:
+    """A rule of iptables or ip6tables in the host, for the length of the block: what it matches is dropped.
+
+    Name the link: where br_netfilter is loaded, the guests' own frames pass these chains as well.
+    """
+    program = "iptables" if family == 4 else "ip6tables"
+    host.run([program, "-w", "5", "-t", table, "-A", chain, *match, "-j", "DROP"])
+    try:
+        yield
+    finally:
+        host.run([program, "-w", "5", "-t", table, "-D", chain, *match, "-j", "DROP"])
+
+
+@contextmanager
+def on_both(net: Lab, family: int, table: str, chain: str, *match: str) -> Iterator[None]:
+    h1, h2 = net.hosts
+    with rule(h1, family, table, chain, *match), rule(h2, family, table, chain, *match):
+        yield
+
+
+# Random loss
+
+
+@pytest.mark.parametrize("family", [4], indirect=True, ids=["IPv4 underlay"])
+@pytest.mark.parametrize(("percent", "size"), [(1, 4 << 20), (10, 1 << 19)], ids=["1 %", "10 %"])
+def test_files_arrive_whole_over_a_lossy_underlay(net: Lab, family: int, percent: int, size: int) -> None:
+    g1, g2, g3, g4 = net.guests
+    chance = (
+        "-i",
+        "under0",
+        "-p",
+        "udp",
+        "-m",
+        "statistic",
+        "--mode",
+        "random",
+        "--probability",
+        f"{percent / 100}",
+    )
+    with on_both(net, family, "filter", "INPUT", *chance):
+        for sender, receiver, inner in ((g1, g2, 4), (g2, g1, 6), (g3, g4, 4), (g4, g3, 6)):
+            seconds = carry_tcp(sender, receiver, random_file(size), family=inner)
+            print(f"{percent} %, MTU {sender.mtu}, IPv{inner}: {size * 8e-6 / seconds:.0f} Mbit/s")
+
+
+@pytest.mark.parametrize("family", [4], indirect=True, ids=["IPv4 underlay"])
+@pytest.mark.parametrize("percent", [1, 10])
+def test_no_more_frames_are_lost_than_datagrams(net: Lab, family: int, percent: int) -> None:
+    """Small frames one at a time, so that each is one datagram; four standard deviations of chance are allowed for."""
+    g1, g2, *_ = net.guests
+    chance = (
+        "-i",
+        "under0",
+        "-p",
+        "udp",
+        "-m",
+        "statistic",
+        "--mode",
+        "random",
+        "--probability",
+        f"{percent / 100}",
+    )
+    assert net.ping(g1, g2.ipv4, count=2).received
+    count = 4000
+    with rule(net.hosts[1], family, "filter", "INPUT", *chance):
+        sent = [n.to_bytes(4) for n in range(count)]
+        received = carry_udp(g1, g2, sent, pause=0.0001)
+    loss = 100 * (1 - len(received) / count)
+    spread = 100 * (percent / 100 * (1 - percent / 100) / count) ** 0.5
+    print(f"{loss:.2f} % of the frames lost at {percent} % of the datagrams")
+    assert loss <= percent + 0.1 + 4 * spread
+    assert loss >= percent - 4 * spread  # the rule was there
+    assert len(set(received)) == len(received)
+
+
+# A path that shrinks without a word
+
+
+def test_a_path_that_shrinks_without_icmp_is_found_within_five_seconds(net: Lab, family: int) -> None:
+    g1, g2, g3, g4 = net.guests
+    eventually(lambda: _path_size(net) > 1400, 3.0)
+    too_long = ("-i", "under0", "-p", "udp", "-m", "length", "--length", f"{SHRUNK_MTU[family] + 1}:65535")
+    with on_both(net, family, "raw", "PREROUTING", *too_long), Flow(g1, g2) as small:
+        started = time.monotonic()
+        eventually(lambda: net.ping(g1, g2.ipv4, count=1, size=1472, wait=0.2).received == 1, 5.0)
+        print(f"full-size pings pass after {time.monotonic() - started:.1f} s")
+        sizes = [
+            peer_of(node, name)["datagram_size"] for node, name in zip(net.nodes, ("h2", "h1"), strict=True)
+        ]
+        limit = SHRUNK_MTU[family] - (28 if family == 4 else 48)
+        assert max(sizes) <= limit
+        for sender, receiver, inner in ((g1, g2, 4), (g4, g3, 6)):
+            carry_tcp(sender, receiver, random_file(2 << 20), family=inner)
+        assert net.ping(g3, g4.ipv4, count=5, size=8972).lost == 0
+        sent = [os.urandom(1472) for _ in range(100)]
+        assert carry_udp(g2, g1, sent, pause=0.0005) == sent
+        print(f"raised after {eventually(lambda: BASE_SIZE < _path_size(net) <= limit, 6.0):.1f} s more")
+    # A small frame may share a datagram with a large one until then, and a lone one never suffers.
+    print(f"{len(small.lost)} of {len(small.sent_times)} small frames lost")
+    assert len(small.lost) < 30
+    assert small.outage() < 0.1
+
+
+# Sends that are refused
+
+
+def test_a_firewall_that_refuses_our_sends_is_counted_and_survived(net: Lab, family: int) -> None:
+    g1, g2, *_ = net.guests
+    h1 = net.hosts[0]
+    before = status(net.nodes[0])["drops"]["send_refused"]
+    with Flow(g1, g2) as flow:
+        time.sleep(0.1)
+        with rule(h1, family, "filter", "OUTPUT", "-p", "udp", "--dport", "7470"):
+            time.sleep(0.5)
+        print(f"back after {flow.flows_again(1.0):.3f} s")
+    refused = status(net.nodes[0])["drops"]["send_refused"] - before
+    print(f"{refused} refused, {len(flow.lost)} lost")
+    assert refused >= len(flow.lost) > 20
+    assert net.nodes[0].process.poll() is None
+
+
+def test_an_underlay_without_a_route_is_counted_and_survived(net: Lab, family: int) -> None:
+    g1, g2, *_ = net.guests
+    h1, h2 = net.hosts
+    before = status(net.nodes[0])["drops"]["send_unreachable"]
+    target = h2.ipv4 + "/32" if family == 4 else h2.ipv6 + "/128"
+    with Flow(g1, g2) as flow:
+        time.sleep(0.1)
+        h1.ip(f"route add unreachable {target}")
+        time.sleep(0.5)
+        h1.ip(f"route del unreachable {target}")
+        print(f"back after {flow.flows_again(2.0):.3f} s")
+    unreachable = status(net.nodes[0])["drops"]["send_unreachable"] - before
+    print(f"{unreachable} unreachable, {len(flow.lost)} lost")
+    assert unreachable >= len(flow.lost) > 20
+
+
+def test_a_link_that_is_down_for_a_moment_is_counted_and_survived(net: Lab, family: int) -> None:
+    g1, g2, *_ = net.guests
+    h1 = net.hosts[0]
+    address = f"{h1.ipv4}/24" if family == 4 else f"{h1.ipv6}/64"
+    with Flow(g1, g2) as out, Flow(g2, g1) as back:
+        time.sleep(0.1)
+        h1.ip("link set under0 down")
+        time.sleep(0.5)
+        h1.ip("link set under0 up")
+        if family == 6:  # the kernel takes IPv6 addresses away with the link
+            h1.ip(f"addr replace {address} dev under0 nodad")
+        print(f"back after {max(out.flows_again(2.0), back.flows_again(2.0)):.3f} s")
+    assert out.repeated == back.repeated == []
+    assert net.nodes[0].process.poll() is None
+
+
+def test_a_link_mtu_lowered_on_our_own_host_is_obeyed_at_once(net: Lab, family: int) -> None:
+    """What the host itself knows needs no probes; the other end finds out as for any silent path."""
+    g1, g2, *_ = net.guests
+    h1 = net.hosts[0]
+    limit = 1300 - (28 if family == 4 else 48)
+    with Flow(g1, g2) as small:
+        h1.ip("link set under0 mtu 1300")
+        print(f"obeyed after {eventually(lambda: _path_size(net) <= limit, 1.5):.3f} s")
+        sent = [n.to_bytes(4) + os.urandom(1468) for n in range(50)]
+        assert carry_udp(g1, g2, sent, pause=0.001) == sent
+        h1.ip("link set under0 mtu 1500")
+        print(f"raised after {eventually(lambda: _path_size(net) > 1400, 3.0):.3f} s")
+    assert small.lost == []
+
+
+def _path_size(net: Lab) -> int:
+    return int(peer_of(net.nodes[0], "h2")["datagram_size"])
