@@ -115,8 +115,8 @@ class Switch:
                 StationKey(station[:MAC_LEN])
             )  # a static address is its station's in every VLAN
         if owner is not None and owner != port:
-            static = fdb.owner(station) is not None or len(station) > MAC_LEN
-            return DropReason.SPOOFED_STATION if static else DropReason.FROZEN_STATION
+            frozen = fdb.owner(station) is None and fdb.owner(station, now) is not None
+            return DropReason.FROZEN_STATION if frozen else DropReason.SPOOFED_STATION
         if self.security is None:
             old = fdb.learn(station, port, now)
         else:

@@ -232,6 +232,22 @@ def test_static_station_never_moves_and_is_not_heard_elsewhere(bench: Bench) -> 
     assert bench.switch.moves == []
 
 
+def test_static_address_belongs_to_its_station_in_every_vlan(bench: Bench) -> None:
+    bench.fdb.add_static(station_key(THERE, 0), PEER_A, 0.0)
+    assert bench.from_peer(PEER_B, THERE, HERE, c_tag(7)) is DropReason.SPOOFED_STATION
+    assert bench.from_peer(PEER_A, THERE, HERE, c_tag(7)) is None
+    assert bench.from_peer(PEER_B, ELSEWHERE, HERE, c_tag(7)) is None
+
+
+@pytest.mark.parametrize("tag", [b"", c_tag(7)], ids=["untagged", "tagged"])
+def test_frozen_station_is_named_frozen_and_not_spoofed(bench: Bench, tag: bytes) -> None:
+    for bench.now in range(6):
+        verdict = bench.from_peer(PEER_B if bench.now % 2 else PEER_A, THERE, HERE, tag)
+    assert verdict is DropReason.FROZEN_STATION
+    assert bench.from_peer(PEER_B, THERE, HERE, tag) is DropReason.FROZEN_STATION
+    assert bench.from_peer(PEER_A, THERE, HERE, tag) is None
+
+
 def test_static_station_of_this_side_is_not_heard_from_a_peer(bench: Bench) -> None:
     bench.fdb.add_static(station_key(HERE, 0), LOCAL, 0.0)
     assert bench.from_peer(PEER_A, HERE, BROADCAST) is DropReason.SPOOFED_STATION
