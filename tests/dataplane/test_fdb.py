@@ -140,7 +140,8 @@ class Known:
     heard: float
     expiry: float
     turn: int
-    """Counts up with every frame heard: who was heard first when the clock stood still."""
+    """Counts up with every frame heard, and every change: who was heard first when the clock stood still."""
+    frozen_until: float = 0.0
 
 
 keys = st.builds(station, st.integers(0, 9), st.sampled_from((0, 0, 7)))
@@ -180,7 +181,30 @@ class FdbMachine(RuleBasedStateMachine):
             return
         alive = known is not None and known.expiry > self.now
         assert moved_from == (known.port if known is not None and alive and known.port != port else None)
-        self.model[key] = Known(port, self.now, self.now + self.ageing_time, self.turn)
+        frozen_until = known.frozen_until if known is not None else 0.0
+        self.model[key] = Known(port, self.now, self.now + self.ageing_time, self.turn, frozen_until)
+
+    @rule(key=keys, port=ports, seconds=st.sampled_from((0.0, 1.0, 60.0)))
+    def freeze(self, key: StationKey, port: Port, seconds: float) -> None:
+        self.fdb.freeze(key, port, self.now + seconds)
+        known = self.model.get(key)
+        if known is not None and known.expiry < inf:
+            self.turn += 1
+            known.port, known.frozen_until, known.turn = port, self.now + seconds, self.turn
+
+    @rule(key=keys)
+    def lock(self, key: StationKey) -> None:
+        self.fdb.lock(key)
+        if key in self.model:
+            self.model[key].expiry = inf
+
+    @rule(key=keys)
+    def unlock(self, key: StationKey) -> None:
+        self.fdb.unlock(key, self.now)
+        known = self.model.get(key)
+        if known is not None:
+            self.turn += 1
+            known.heard, known.expiry, known.turn = self.now, self.now + self.ageing_time, self.turn
 
     @rule(key=keys, port=ports)
     def add_static(self, key: StationKey, port: Port) -> None:
@@ -240,8 +264,12 @@ class FdbMachine(RuleBasedStateMachine):
             for vlan in (0, 7):
                 key = station(number, vlan)
                 assert self.fdb.lookup(key, self.now) == (alive[key].port if key in alive else None)
-                owner = self.model[key].port if key in alive and alive[key].expiry == inf else None
-                assert self.fdb.owner(key) == owner
+                known = self.model.get(key)
+                static = known is not None and known.expiry == inf
+                frozen = known is not None and known.frozen_until > self.now
+                assert self.fdb.owner(key) == (known.port if known is not None and static else None)
+                held = known.port if known is not None and (static or frozen) else None
+                assert self.fdb.owner(key, self.now) == held
         for port in (LOCAL, PEER_A, PEER_B, PEER_C):
             assert self.fdb.count(port) == sum(known.port == port for known in self.model.values())
 

@@ -110,6 +110,14 @@ def test_every_truncation_and_prolongation_is_refused_and_changes_nothing(suite:
     assert open_one(right, genuine)[0] == [bytes(100)]
 
 
+def test_each_direction_counts_from_0_one_up_a_datagram() -> None:
+    for session in two_ends():
+        counters = [
+            int.from_bytes(d[8:16], "little") for d in (*seal(session, b"", b""), *seal(session, b""))
+        ]
+        assert counters == [0, 1, 2]
+
+
 def test_datagram_is_not_opened_twice() -> None:
     left, right = two_ends()
     (datagram,) = seal(left, b"once")
