@@ -50,6 +50,14 @@ class Liveness:
         self._next_with_frames = inf
         self._expects_frames = False
 
+    def set_interval(self, interval: float, now: float) -> None:
+        """Another `persistent_keepalive`; it counts from now."""
+        if interval == self.interval:
+            return
+        self.interval = interval
+        if self._next_with_frames < inf and self.unanswered_since == inf:
+            self.answered(now)
+
     def answered(self, now: float) -> None:
         """A round trip is proven: a handshake is confirmed, or a PING answered."""
         self._pings.clear()

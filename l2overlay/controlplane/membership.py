@@ -131,7 +131,7 @@ class Membership:
             self._remove(self.peers.pop(key), now)
         for key, peer_config in wanted.items():
             if key in self.peers:
-                self.peers[key].config = peer_config
+                self.peers[key].configure(peer_config, now)
             else:
                 self._add(peer_config, now)
         self.peers = {key: self.peers[key] for key in wanted if key in self.peers}

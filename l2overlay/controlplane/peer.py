@@ -113,6 +113,12 @@ class Peer:
         self._cookie = CookieHolder(self.key)
         self._challenge: tuple[Address, bytes, float] | None = None
 
+    def configure(self, config: PeerConfig, now: float) -> None:
+        """Its stanza is another one."""
+        self.config = config
+        self.liveness.set_interval(config.persistent_keepalive, now)
+        self.wake_at(self.liveness.deadline())
+
     # -- frames ------------------------------------------------------------------------------------------------
 
     def enqueue(self, frame: TapFrame, now: float) -> DropReason | None:
@@ -363,6 +369,8 @@ class Peer:
         self._count_unanswered(-1)
         self._stop_handshake()
         self._drop_next()
+        if waiting := len(self.drain_queue()):
+            self.counters.drop(DropReason.PEER_DOWN, waiting)
         self.endpoint = self.configured = None
         self.wakeup = inf
 

@@ -97,3 +97,24 @@ def test_a_question_of_the_peer_does_not_silence_our_own() -> None:
     liveness.sent_ping(1, 120.0)
     liveness.received_ping(120.1)
     assert liveness.deadline() == 120.0 + PING_RETRY
+
+
+def test_another_interval_counts_from_the_moment_it_is_set() -> None:
+    liveness = up(0.0)
+    liveness.set_interval(10.0, 500.0)
+    assert liveness.deadline() == 510.0 - QUIET_TIME
+    liveness.set_interval(10.0, 505.0)
+    assert liveness.deadline() == 510.0 - QUIET_TIME
+    liveness.set_interval(0.0, 506.0)
+    assert liveness.deadline() == inf
+
+
+def test_another_interval_neither_wakes_a_peer_that_is_down_nor_answers_a_ping() -> None:
+    down = Liveness(0.0)
+    down.set_interval(10.0, 500.0)
+    assert down.deadline() == inf
+    asked = up()
+    asked.sent_ping(1, 120.0)
+    asked.set_interval(10.0, 120.1)
+    assert asked.unanswered_since == 120.0
+    assert asked.deadline() == 120.0 + PING_RETRY

@@ -24,16 +24,7 @@ _DATA_HEAD = Struct("<4xIQ")  # receiver, counter
 SESSION_LIFE = 180.0
 
 OUTGOING_DROPS = (DropReason.NO_PEER, DropReason.PEER_DOWN, DropReason.QUEUE_FULL, DropReason.QUEUE_TIMEOUT)
-"""Only frames from the TAP can end so; the other reasons for them are counted for frames from peers, too."""
-FIRST_LOOK_DROPS = (
-    DropReason.RUNT_FRAME,
-    DropReason.GIANT_FRAME,
-    DropReason.BAD_OFFLOAD_HEADER,
-    DropReason.RESERVED_ADDRESS,
-    DropReason.GROUP_SOURCE,
-    DropReason.LOCAL_DESTINATION,
-    DropReason.SPOOFED_STATION,
-)
+"""Only frames from the TAP can end so, and also later than at the call that brought them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +43,7 @@ class Ledger:
     settled: int = 0
     """Sent to a peer, waiting for one, or dropped for want of one."""
     refused: int = 0
-    """Dropped at the first look."""
+    """Dropped for another reason; only while frames come in does that mean frames from the TAP."""
     received: int = 0
     """From peers to the TAP."""
 
@@ -62,7 +53,8 @@ class Ledger:
         drops = counters.drops
         waiting = sum(peer.queued_frames for peer in overlay.peers(now))
         settled = counters.tx_frames + waiting + sum(drops.get(reason, 0) for reason in OUTGOING_DROPS)
-        refused = sum(drops.get(reason, 0) for reason in FIRST_LOOK_DROPS)
+        elsewhere = (*OUTGOING_DROPS, DropReason.FRAGMENT_TIMEOUT)
+        refused = sum(count for reason, count in drops.items() if reason not in elsewhere)
         return cls(settled, refused, counters.rx_frames)
 
 

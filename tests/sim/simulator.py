@@ -29,7 +29,7 @@ from l2overlay.addresses import Address, MacAddress, PeerKey, derive_macs
 from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig, Suite
 from l2overlay.controlplane.events import Event, PeerDown, PeerMoved, PeerUp
 from l2overlay.counters import DropReason
-from l2overlay.dataplane.ethernet import BROADCAST, VIRTIO_LEN, plain
+from l2overlay.dataplane.ethernet import BROADCAST, PROBE_GROUP, VIRTIO_LEN, plain
 from l2overlay.keys import public_key
 from l2overlay.overlay import Overlay, PeerStatus
 from l2overlay.seams import Burst, TapFrame
@@ -235,8 +235,9 @@ class Node:
                     sim.watch.datagram_sent(datagram, self.name, self.incarnation)
                     sim.carry(self, burst.address, datagram)
             for gather in overlay.frames_to_deliver():
-                self._deliver(b"".join(gather)[VIRTIO_LEN:])
-                frames_out += 1
+                frame = b"".join(gather)[VIRTIO_LEN:]
+                frames_out += frame[:6] != PROBE_GROUP  # which no peer has sent
+                self._deliver(frame)
             event = overlay.next_event()
             if event is None:
                 break
@@ -361,18 +362,23 @@ class Simulation:
         self.random = Random(seed)
         self.now = START
         self.watch = Watch(seed)
+        self.watch.now = START
         self.underlay = Underlay(Random(seed ^ 0x5EED), conditions or Conditions())
         self.frame_numbers = counting(1)
         self.captured: list[Captured] | None = [] if capture else None
         self._moments: list[tuple[float, int, int, Callable[[], None]]] = []
         self._tie = counting()
-        self.nodes = [Node(self, number, self.random.randbytes(32)) for number in range(count)]
+        self.nodes = [self.make_node(number, self.random.randbytes(32)) for number in range(count)]
         for number in natted:
             self.nodes[number].nat = Nat(f"203.0.113.{number + 1}")
         self.config = self._make_config(macs or {}, keepalive, suite)
         self._keep_watch_informed()
         if start:
             self.start()
+
+    def make_node(self, number: int, private_key: bytes) -> Node:
+        """One host; its LAN is a fake TAP unless a subclass knows better."""
+        return Node(self, number, private_key)
 
     def _make_config(self, macs: dict[int, tuple[MacAddress, ...]], keepalive: float, suite: Suite) -> Config:
         peers = tuple(
