@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from l2overlay.counters import Counters
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
+from l2overlay.dataplane.wire import Record, control_record
 from l2overlay.seams import TapFrame
 
 from .reference_kernel import (
@@ -214,6 +215,24 @@ def test_frames_of_all_sorts_keep_their_order_and_their_bytes(
 ) -> None:
     delivered, counters = deliver([pack(given_frames, path_size)])
     assert all_segments(delivered) == [made for frame in given_frames for made in as_received(frame)]
+    assert counters.drops == {}
+
+
+@given(st.lists(frames() | st.binary(min_size=8, max_size=8), max_size=15), path_sizes)
+def test_control_records_among_frames_keep_their_order_and_disturb_none(
+    given_all: list[bytes], path_size: int
+) -> None:
+    outbox = Outbox(path_size)
+    for one in given_all:
+        if len(one) == 8:
+            outbox.add_record(control_record(Record.PING, one))
+        else:
+            outbox.add(TapFrame(one))
+    counters = Counters()
+    received = Inbox(counters).receive_untrusted(outbox.take(), 0.0)
+    assert received.controls == [(Record.PING, one) for one in given_all if len(one) == 8]
+    wanted = [made for one in given_all if len(one) != 8 for made in as_received(TapFrame(one))]
+    assert all_segments(received.frames) == wanted
     assert counters.drops == {}
 
 
