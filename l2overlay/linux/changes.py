@@ -13,6 +13,8 @@ from typing import Any, Self
 from l2overlay.errors import HostSetupError
 
 UNDO_SCHEMA = "l2overlay.undo/1"
+NF_CALL_FLAGS = ("nf_call_iptables", "nf_call_ip6tables")
+"""Of a bridge; arptables has no rules of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,4 +351,6 @@ def _change(entry: dict[str, Any]) -> Change:
     change = kind(**values)
     if isinstance(change, SetSysctl) and (".." in change.path or not change.path.startswith("ipv6/conf/")):
         raise ValueError(f"{change.path!r} is no sysctl of ours")
+    if isinstance(change, SetBridgeFlag) and change.flag not in NF_CALL_FLAGS:
+        raise ValueError(f"{change.flag!r} is no flag of ours")
     return change

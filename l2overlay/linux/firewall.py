@@ -18,7 +18,7 @@ from pathlib import Path
 
 from l2overlay.addresses import MacAddress
 from l2overlay.errors import HostPermissionError, HostSetupError
-from l2overlay.linux import iptables, nftables
+from l2overlay.linux import iptables, nftables, rtnetlink
 from l2overlay.linux.iptables import FAMILIES, FilterSpec, Ruleset, Saved
 
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
@@ -26,7 +26,13 @@ LOCK_WAIT = 5
 """Seconds for whoever else changes rules just now (`-w`; only the legacy variant has a lock)."""
 TIMEOUT = 20.0
 NF_BRIDGE_SYSCTLS = Path("/proc/sys/net/bridge")
-LEGACY_TABLES = {4: Path("/proc/net/ip_tables_names"), 6: Path("/proc/net/ip6_tables_names")}
+LEGACY_TABLES = {
+    4: Path("/proc/thread-self/net/ip_tables_names"),
+    6: Path("/proc/thread-self/net/ip6_tables_names"),
+}
+# <linux/if_link.h>
+IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_DATA = 3, 18, 2
+NF_CALL_ATTRIBUTES = {"nf_call_iptables": 36, "nf_call_ip6tables": 37}
 BUILT_IN = ("INPUT", "FORWARD", "OUTPUT")
 
 
@@ -104,6 +110,8 @@ class Firewall:
                 for version, rules in self._rules.items()
                 for problem in iptables.missing(rules, saved[version])
             ]
+            if self._spec is not None:
+                problems += flags_off(self._spec.bridge)
         counted = {
             v: {label: Counted(*count) for label, count in s.counters.items()} for v, s in saved.items()
         }
@@ -192,6 +200,26 @@ def bridge_nf_was_on() -> bool:
     return any(
         _lines(NF_BRIDGE_SYSCTLS / f"bridge-nf-call-{name}") == ["1"] for name in ("iptables", "ip6tables")
     )
+
+
+def flags_off(bridge: str) -> list[str]:
+    """Which of the bridge's own flags are not set, in words; none for a bridge that is not there."""
+    for answer in rtnetlink.dump(rtnetlink.RTM_GETLINK):
+        for kind, body in rtnetlink.messages(answer):
+            found = (
+                rtnetlink.attributes(body[rtnetlink.IFINFOMSG.size :])
+                if kind == rtnetlink.RTM_NEWLINK
+                else {}
+            )
+            if found.get(IFLA_IFNAME, b"").rstrip(b"\0") == bridge.encode():
+                info = rtnetlink.attributes(found.get(IFLA_LINKINFO, b""))
+                data = rtnetlink.attributes(info.get(IFLA_INFO_DATA, b""))
+                return [
+                    f"{name} of {bridge} is off"
+                    for name, n in NF_CALL_ATTRIBUTES.items()
+                    if data.get(n) == b"\0"
+                ]
+    return []
 
 
 def read_saved(version: int, segment: str) -> Saved:

@@ -27,6 +27,7 @@ from l2overlay.addresses import MacAddress, format_mac
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux import firewall
 from l2overlay.linux.changes import (
+    NF_CALL_FLAGS,
     AddAddress,
     Change,
     CreateBridge,
@@ -57,8 +58,6 @@ ZERO_MAC = "00:00:00:00:00:00"
 IFF_UP = 0x1
 IFLA_TUN_TYPE_TAP = 2
 MDB_RTR_TYPE_PERM = 2
-NF_CALL_FLAGS = ("nf_call_iptables", "nf_call_ip6tables")
-"""Of a bridge; arptables has no rules of ours."""
 ALREADY_GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
 
 Interface = IPv4Interface | IPv6Interface

@@ -8,7 +8,7 @@
 While no filter is configured there is no gate, and both loops sleep.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import trio
@@ -40,7 +40,7 @@ Answer = dict[str, Any]
 
 
 class FilterKeeper:
-    """Keeps one firewall. `flush` does what the overlay wants done."""
+    """Keeps one firewall. `flush` does what the overlay wants done, `put_in_order` sees to the bridge (and its flags)."""
 
     def __init__(
         self,
@@ -49,12 +49,14 @@ class FilterKeeper:
         journal: Journal,
         clock: Callable[[], float],
         flush: Callable[[], None],
+        put_in_order: Callable[[], Awaitable[None]],
     ) -> None:
         self._firewall = firewall
         self._overlay = overlay
         self._journal = journal
         self._clock = clock
         self._flush = flush
+        self._put_in_order = put_in_order
         self._wanted = trio.Event()
         self._check_wanted = trio.Event()
         self._config: Config | None = None
@@ -166,8 +168,17 @@ class FilterKeeper:
         except HostSetupError as error:
             self._tell_trouble(f"the filter cannot be kept: {error}")
             return False
-        self.troubles = ()
+        self._open_again()
         return True
+
+    def _open_again(self) -> None:
+        gate = self._overlay.gate
+        if gate is not None and gate.closed:
+            gate.closed = False
+            self._overlay.filter_loaded(self._known())
+            self._flush()
+            self._journal.tell("filter_repaired", "filter: all rules are in place again")
+        self.troubles = ()
 
     async def _repair(self, problems: list[str]) -> None:
         """Nothing passes until it is done: what is left of the rules may let anything through."""
@@ -176,11 +187,7 @@ class FilterKeeper:
             gate.closed = True
         self._journal.tell("filter_lost", f"filter: {'; '.join(problems)}", problems=problems)
         await trio.to_thread.run_sync(self._firewall.repair)
-        if gate is not None:
-            gate.closed = False
-        self._overlay.filter_loaded(self._known())
-        self._flush()
-        self._journal.tell("filter_repaired", "filter: all rules are in place again")
+        await self._put_in_order()
 
     def _tell_trouble(self, trouble: str) -> None:
         if self.troubles != (trouble,):

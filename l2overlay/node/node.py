@@ -237,7 +237,12 @@ class Node:
             around.site, around.open_watch(), self.pump, self.journal, self._underlay_changed
         )
         self.filter = FilterKeeper(
-            around.site.firewall, self._overlay, self.journal, self.clock, self.pump.flush
+            around.site.firewall,
+            self._overlay,
+            self.journal,
+            self.clock,
+            self.pump.flush,
+            self.keeper.reconfigure,
         )
         self.filter.configure(self.config)
         self.resolver = Resolver(nursery, self._set_endpoint, around.lookup)

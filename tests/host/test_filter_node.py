@@ -289,6 +289,7 @@ def test_a_lost_hook_a_flush_and_a_hook_pushed_back_are_events_and_are_repaired(
         ["iptables", "-D", "FORWARD", "1"],
         ["ip6tables", "-F"],
         ["iptables", "-I", "FORWARD", "1", "-j", "ACCEPT"],
+        ["ip", "link", "set", "br-lab", "type", "bridge", "nf_call_iptables", "0"],
     )
     for number, damage in enumerate(damages, 1):
         net.alpha.run(damage)
