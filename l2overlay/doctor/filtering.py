@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from l2overlay.doctor.finding import Command, Finding, Severity
-from l2overlay.doctor.rulesets import Loss, Probe, Ruleset, losses
+from l2overlay.doctor.rulesets import OURS, Loss, Probe, Ruleset, losses
 from l2overlay.doctor.saved_rules import split_rule
 from l2overlay.doctor.view import HostView
 
@@ -175,7 +175,7 @@ def growth(view: HostView, loss: Loss) -> int:
 
 def _packets(rulesets: Iterable[Ruleset], loss: Loss) -> int | None:
     for ruleset in rulesets:
-        if (ruleset.tool, ruleset.family, ruleset.table) == (loss.tool, loss.family, loss.table):
+        if _is_of(ruleset, loss):
             chain = ruleset.chain(loss.path[-1])
             if chain is None:
                 return None
@@ -230,26 +230,36 @@ def _opening(view: HostView, family: str, loss: Loss, owner: str) -> tuple[Comma
         return _removal(loss), (), False
     if loss.table != "filter" or loss.hook != "forward":
         return _removal(loss), (), False
-    before = "DOCKER-USER" if _passes_docker_user(view, loss) else "FORWARD"
+    place, is_behind_ours = _place_for_accept(view, loss)
     meant = loss.rule is not None and (not owner or loss.rule.names(bridge, *(p.name for p in view.ports)))
-    return (loss.tool, "-w", "-I", before, *match), (loss.tool, "-w", "-D", before, *match), not meant
+    is_safe = is_behind_ours and not meant
+    return (loss.tool, "-w", "-I", *place, *match), (loss.tool, "-w", "-D", place[0], *match), is_safe
 
 
-def _passes_docker_user(view: HostView, loss: Loss) -> bool:
-    """Docker keeps DOCKER-USER first in FORWARD and never touches what is in it."""
-    for ruleset in view.rulesets:
-        if (ruleset.tool, ruleset.table) == (loss.tool, loss.table):
-            forward = ruleset.chain("FORWARD")
-            first = forward.rules[0] if forward is not None and forward.rules else None
-            return first is not None and first.target == "DOCKER-USER" and "DOCKER-USER" not in loss.path
-    return False
+def _place_for_accept(view: HostView, loss: Loss) -> tuple[Command, bool]:
+    """The chain, and the position in it, for a rule that accepts before the loss; and whether no chain of `[filter]` is
+    passed over by it. Docker keeps DOCKER-USER first in FORWARD and never touches what is in it."""
+    rules = next(
+        (c.rules for r in view.rulesets if _is_of(r, loss) for c in r.chains if c.name == loss.path[0]), ()
+    )
+    ours = [position for position, rule in enumerate(rules, 1) if rule.target.startswith(OURS)]
+    lead = next((n for n, rule in enumerate(rules) if not rule.target.startswith(OURS)), len(rules))
+    after = rules[lead].target if lead < len(rules) else ""
+    place: Command = (loss.path[0], str(lead + 1)) if lead else (loss.path[0],)
+    if after == "DOCKER-USER" and "DOCKER-USER" not in loss.path:
+        place = ("DOCKER-USER",)
+    return place, all(position <= lead for position in ours)
+
+
+def _is_of(ruleset: Ruleset, loss: Loss) -> bool:
+    return (ruleset.tool, ruleset.family, ruleset.table) == (loss.tool, loss.family, loss.table)
 
 
 def owner_of(view: HostView, loss: Loss) -> str:
     """Whose firewall it is, by the names of its chains; empty when nobody's can be seen."""
     names = [loss.table, *reversed(loss.path)]
     for ruleset in view.rulesets:
-        if (ruleset.tool, ruleset.table) == (loss.tool, loss.table):
+        if _is_of(ruleset, loss):
             names += [chain.name for chain in ruleset.chains]
     if "firewalld" in names:
         return "firewalld"
@@ -274,7 +284,8 @@ def _underlay_finding(view: HostView, family: str, hook: str, port: int, loss: L
     what = f"datagrams {'to' if incoming else 'from'} the node's own UDP port {port}"
     match = ("-p", "udp", "--dport" if incoming else "--sport", str(port), "-j", "ACCEPT")
     chain = loss.path[0]
-    fix: Command = (loss.tool, "-w", "-I", chain, *match)
+    place, is_behind_ours = _place_for_accept(view, loss)
+    fix: Command = (loss.tool, "-w", "-I", *place, *match)
     undo: tuple[Command, ...] = ((loss.tool, "-w", "-D", chain, *match),)
     if loss.tool == "nft":
         keyword = "dport" if incoming else "sport"
@@ -289,7 +300,7 @@ def _underlay_finding(view: HostView, family: str, hook: str, port: int, loss: L
         proof=_proof(view, loss),
         fix=(fix,),
         undo=undo,
-        is_safe=bool(undo) and loss.table == "filter" and not meant,
+        is_safe=bool(undo) and loss.table == "filter" and is_behind_ours and not meant,
         advice=_lasting_port(port, owner_of(view, loss)),
     )
 

@@ -465,3 +465,19 @@ def test_without_a_tap_the_ports_of_a_bridge_are_looked_at_among_themselves() ->
         with_segment(tap=None, node=None, peers=(), port=None, name=None, mtu=None),
     )
     assert [finding.cause for finding in diagnose(view)] == ["bridge-nf"]
+
+
+HOOK = "[0:0] -A FORWARD -j L2O-lan-fwd"
+OWN = ":L2O-lan-fwd - [0:0]"
+
+
+def test_what_lets_the_bridge_pass_comes_behind_the_segment_s_own_filter() -> None:
+    finding = only(with_saved("iptables", ":FORWARD DROP [1:1]", OWN, HOOK))
+    assert command_line(finding.fix[0]) == "iptables -w -I FORWARD 2 -i br-lan -o br-lan -j ACCEPT"
+    assert finding.is_safe
+
+
+def test_a_place_before_the_segment_s_own_filter_is_left_to_a_person() -> None:
+    finding = only(with_saved("iptables", *DOCKER, OWN, HOOK))
+    assert command_line(finding.fix[0]) == accept("DOCKER-USER")
+    assert not finding.is_safe

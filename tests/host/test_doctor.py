@@ -101,6 +101,18 @@ def test_a_host_with_docker_ufw_and_a_stateful_firewall_that_let_the_segment_pas
     assert findings(net, h1) == []
 
 
+def test_what_the_segment_s_own_filter_drops_is_no_finding(lab: MakeLab) -> None:
+    net = lab()
+    h1, h2 = net.add_underlay(hosts=2)
+    g1, g2 = (net.add_guest(host) for host in (h1, h2))
+    peers = net.write_peers_toml()
+    peers.write_text(peers.read_text() + '\n[filter]\ndefault_in = "drop"\n')
+    net.start_nodes()
+    assert not passes(net, g2, g1)
+    assert "L2O-lab" in h1.run(["iptables-save"]).stdout
+    assert findings(net, h1) == []
+
+
 DOCKER = """*filter
 :INPUT ACCEPT [0:0]
 :FORWARD DROP [0:0]
@@ -329,10 +341,24 @@ def test_a_snooping_bridge_with_a_querier_and_a_tap_that_is_no_router_port_is_fo
     h1, *_ = healthy(net)
     h1.ip("link set br-lab type bridge mcast_snooping 1 mcast_querier 1")
     assert findings(net, h1) == []  # the node made its TAP a router port: nothing is lost
-    h1.ip("link set tap-lab type bridge_slave mcast_router 1")
-    found = findings(net, h1)
-    assert causes(found) in (["snooping"], [])  # a node that looks again first has put it right
-    assert doctor(net, h1, "--fix").returncode == 0
+    extra = ("--bridge", "br-lab", "--tap", "g1")  # of g1 no node takes care
+    assert causes(findings(net, h1, *extra)) == ["snooping"]
+    assert doctor(net, h1, *extra, "--fix").returncode == 0
+
+
+def test_a_policy_of_nft_s_bridge_family_is_found_and_its_command_works(lab: MakeLab) -> None:
+    net = lab()
+    (h1,) = net.add_underlay(hosts=1)
+    g1, g2 = net.add_guest(h1), net.add_guest(h1)
+    h1.run(
+        ["nft", "-f", "-"],
+        stdin=NFT["nft"].replace("policy accept", "policy drop").replace("arp drop", "arp accept"),
+    )
+    assert not passes(net, g1, g2)
+    finding = the_finding(net, h1, "bridge-rule", "--bridge", "br-lab")
+    assert "drops IPv4 and IPv6" in finding["text"]
+    h1.run(finding["fix"][0])
+    assert passes(net, g1, g2)
 
 
 def test_a_station_that_is_in_two_places_is_found(lab: MakeLab) -> None:
