@@ -103,6 +103,10 @@ name = "db"
 stations = ["52:54:00:00:02:03"]
 [[filter.security_groups.rules]]
 remote = ["delta", "@web"]
+[[filter.security_groups]]
+name = "open"
+stations = ["52:54:00:00:02:04"]
+default_in = "accept"
 """
 REMOTE = [parse_mac(f"52:54:00:00:01:{n:02x}") for n in range(1, 7)]
 LOCAL = [parse_mac(f"52:54:00:00:02:{n:02x}") for n in range(1, 5)]
