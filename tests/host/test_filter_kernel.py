@@ -231,7 +231,7 @@ def test_the_kernel_passes_exactly_the_frames_that_explain_says_it_passes(
         if (verdict := explain(spec.config, OWN, flow)).accepted != (number in passed)
     ]
     assert not wrong, f"seed {seed}: {len(wrong)} of {len(flows)}:\n" + "\n".join(wrong[:20])
-    assert 100 < len(passed) < 300  # the table is one that decides both ways
+    assert 100 < len(passed) < 320  # the table is one that decides both ways
 
 
 def test_a_station_that_moved_is_judged_by_its_new_peer(lab: Callable[..., Lab]) -> None:
