@@ -22,11 +22,12 @@ from math import inf
 from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.config import Config, PeerConfig
 from l2overlay.controlplane.events import Event, PeerDown, PeerUp, StationFrozen, StationMoved
-from l2overlay.controlplane.handshake import HandshakeContext
+from l2overlay.controlplane.handshake import FEATURE_LAN, HandshakeContext
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.membership import Membership
 from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.controlplane.peer import REJECT_TIME, Peer
+from l2overlay.controlplane.protection import LoopStatus, Protection, StormStatus
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.ethernet import (
     ETHERNET_HEADER_LEN,
@@ -41,10 +42,10 @@ from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.gate import Gate, Held
 from l2overlay.dataplane.offload import is_super_frame, segment_len
 from l2overlay.dataplane.outbox import flood_record
-from l2overlay.dataplane.port_security import PortSecurity, port_security
 from l2overlay.dataplane.session import Session
-from l2overlay.dataplane.switch import FLOOD, Decision, Switch
-from l2overlay.dataplane.wire import CHECKSUM_LEN, DATA_OVERHEAD, DATA_TYPE
+from l2overlay.dataplane.storm import StormControl
+from l2overlay.dataplane.switch import FLOOD, Decision, Flood, Switch
+from l2overlay.dataplane.wire import CHECKSUM_LEN, DATA_OVERHEAD, DATA_TYPE, Record, control_record
 from l2overlay.errors import ConfigError, Problem
 from l2overlay.seams import Burst, Gather, TapFrame
 
@@ -129,15 +130,19 @@ class Overlay:
         self._frames: list[Gather] = []
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._next_sweep = now + SWEEP_INTERVAL
+        self._protection = Protection(context.public_key, random(32), self._counters_of, now)
         self._set_static_stations((), config.peers, now)
         self._config = config
-        self._protect(config, now)
+        self._protection.configure(config, self._switch, now)
+        self._open_ports()
 
     # -- the way out -------------------------------------------------------------------------------------------
 
     def receive_frames(self, frames: Sequence[TapFrame], now: float) -> None:
         """Frames from the TAP."""
         self._catch_up(now)
+        if self._protection.guards is not None:
+            frames = self._protection.guards.from_tap(frames, now)
         groups: dict[Decision, list[TapFrame]] = {}
         by_header: dict[bytes, list[TapFrame]] = {}
         for frame in frames:
@@ -151,7 +156,7 @@ class Overlay:
         used: dict[Peer, None] = {}
         for decision, group in groups.items():
             if decision is FLOOD:
-                self._flood(group, used)
+                self._flood(group, used, now)
             elif isinstance(decision, DropReason):
                 self._local.counters.drop(decision, len(group))
             else:
@@ -164,14 +169,27 @@ class Overlay:
         if len(frame) < MIN_TAP_FRAME_LEN:
             return DropReason.RUNT_FRAME
         decision = self._switch.forward_from_tap(frame, now)
-        if self.gate is None or isinstance(decision, DropReason):
+        if isinstance(decision, DropReason):
+            self._look_at_refused(decision, frame, now)
+            return decision
+        if self.gate is None:
             return decision
         return self.gate.admit_out(frame, None if decision is FLOOD else decision) or decision
 
-    def _flood(self, frames: list[TapFrame], used: dict[Peer, None]) -> None:
-        if not self._up:
-            self._local.counters.drop(DropReason.NO_PEER, len(frames))
+    def _look_at_refused(self, reason: DropReason, frame: TapFrame, now: float) -> None:
+        if reason is DropReason.LOOP_PROBE and self._protection.loop.hear_untrusted(frame, now):
+            self._follow_loops(now)
+        else:
+            self._protection.tell_refused(reason, LOCAL, MacAddress(frame[SOURCE]), now)
+
+    def _flood(self, frames: list[TapFrame], used: dict[Peer, None], now: float) -> None:
+        if not self._up or self._protection.loop.ring is not None:
+            blocked = DropReason.LOOP_BLOCKED in self._protection.closed.values() or self._up
+            reason = DropReason.LOOP_BLOCKED if blocked else DropReason.NO_PEER
+            self._local.counters.drop(reason, len(frames))
             return
+        if self._protection.storm is not None:
+            frames = self._below_limit(self._protection.storm, frames, now)
         used.update(dict.fromkeys(self._up.values()))
         for frame in frames:
             # One record for all peers: a third of what a broadcast to a hundred of them costs (tests/bench, flood).
@@ -185,6 +203,16 @@ class Overlay:
                 peer.counters.tx_frames += 1
                 peer.counters.tx_bytes += size
 
+    def _below_limit(self, storm: StormControl, frames: list[TapFrame], now: float) -> list[TapFrame]:
+        passing = []
+        for frame in frames:
+            refused = storm.refuse(frame, len(frame) - VIRTIO_LEN, LOCAL, now)
+            if refused is None:
+                passing.append(frame)
+            else:
+                self._local.counters.drop(refused)
+        return passing
+
     def _send_to(self, port: Port, frames: list[TapFrame], used: dict[Peer, None], now: float) -> None:
         peer = self._up.get(port)
         if peer is not None:
@@ -192,8 +220,9 @@ class Overlay:
             used[peer] = None
             return
         waiting = self._members.peers[PeerKey(port)]
+        closed = self._protection.closed.get(port)
         for frame in frames:
-            reason = waiting.enqueue(frame, now)
+            reason = closed or waiting.enqueue(frame, now)
             if reason is not None:
                 waiting.counters.drop(reason)
 
@@ -284,12 +313,20 @@ class Overlay:
             peer.received_frames(now)
             self._accept_frames(peer, received.frames, now)
         for kind, body in received.controls:
-            peer.receive_control(kind, body, address, now)
+            if kind is Record.LAN:
+                self._receive_lan(peer, body)
+            else:
+                peer.receive_control(kind, body, address, now)
         peer.flush(now)
 
     def _accept_frames(self, peer: Peer, frames: list[list[bytes]], now: float) -> None:
-        counters, port = peer.counters, Port(peer.key)
-        verdicts: dict[bytes, DropReason | Held | None] = {}
+        counters, port, protection = peer.counters, Port(peer.key), self._protection
+        if port in protection.closed:
+            counters.drop(protection.closed[port], len(frames))
+            return
+        if protection.guards is not None:
+            frames = protection.guards.from_peer(frames, port, now)
+        verdicts: dict[bytes, DropReason | Held | Flood | None] = {}
         limit = self._max_frame_len + VIRTIO_LEN
         accepted, accepted_len = self._frames, 0
         before = len(accepted)
@@ -302,6 +339,8 @@ class Overlay:
             length = len(head) if len(frame) == 1 else sum(map(len, frame))
             if length > limit and not isinstance(verdict, DropReason) and self._is_giant(head):
                 verdict = DropReason.GIANT_FRAME
+            if verdict is FLOOD:
+                verdict = self._refuse_flood(head, length - VIRTIO_LEN, port, now)
             if verdict is None:
                 accepted.append(frame)
                 accepted_len += length
@@ -309,6 +348,12 @@ class Overlay:
                 self._keep_back(frame, verdict, peer)
         counters.rx_frames += len(accepted) - before
         counters.rx_bytes += accepted_len - VIRTIO_LEN * (len(accepted) - before)
+
+    def _refuse_flood(self, head: bytes, size: int, port: Port, now: float) -> DropReason | None:
+        if self._protection.loop.ring is not None:
+            return DropReason.LOOP_BLOCKED
+        storm = self._protection.storm
+        return None if storm is None else storm.refuse(head, size, port, now)
 
     def _keep_back(self, frame: list[bytes], verdict: DropReason | Held, peer: Peer) -> None:
         """Drop a frame for its reason, or hold it until the kernel's filter knows its station."""
@@ -320,11 +365,16 @@ class Overlay:
             verdict = refused
         peer.counters.drop(verdict)
 
-    def _judge(self, head: bytes, port: Port, now: float) -> DropReason | Held | None:
+    def _judge(self, head: bytes, port: Port, now: float) -> DropReason | Held | Flood | None:
+        """FLOOD: it passes, if not too much does; the bridge will flood it."""
         refused = self._switch.forward_from_peer(head, port, now)
-        if refused is not None or self.gate is None:
+        if refused is not None:
+            self._protection.tell_refused(refused, port, MacAddress(head[SOURCE]), now)
             return refused
-        return self.gate.admit_in(head, port)
+        held = self.gate.admit_in(head, port) if self.gate is not None else None
+        if held is not None or self._protection.passes_floods:
+            return held
+        return FLOOD if self._switch.is_flooded(head, now) else None
 
     def filter_loaded(self, known: Mapping[MacAddress, PeerKey]) -> None:
         """The kernel's filter has these stations now: deliver what waited for that."""
@@ -363,7 +413,7 @@ class Overlay:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called, in the time of `now`."""
-        return min(self._local.wakeup, self._next_sweep)
+        return min(self._local.wakeup, self._next_sweep, self._protection.next_time())
 
     def handle_timer(self, now: float) -> None:
         """Retries, rekeys, keepalives, expiries: all that is due at `now`."""
@@ -373,6 +423,9 @@ class Overlay:
             self._next_sweep = now + SWEEP_INTERVAL
             self._switch.fdb.sweep(now)
         self._settle(now)
+        if self._protection.next_time() <= now:
+            self._guard_against_loops(now)
+            self._settle(now)
 
     def _catch_up(self, now: float) -> None:
         """What is overdue comes first: a machine that slept must not use a session that grew too old meanwhile."""
@@ -393,14 +446,24 @@ class Overlay:
                 elif isinstance(event, PeerDown):
                     self._up.pop(Port(event.peer), None)
                     self._switch.fdb.flush(Port(event.peer))
+                    self._protection.loop.hurry(now)
                 self._events.append(event)
         if self._switch.moves or self._switch.freezes:
             self._tell_moves()
+        if self._protection.has_news():
+            self._events += self._protection.news(now)
 
     def _peer_came_up(self, peer: Peer, now: float) -> None:
-        self._up[Port(peer.key)] = peer
-        if frames := peer.drain_queue():
+        closed = self._protection.closed.get(Port(peer.key))
+        if closed is None:
+            self._up[Port(peer.key)] = peer
+        frames = peer.drain_queue()
+        if frames and closed is not None:
+            peer.counters.drop(closed, len(frames))
+        elif frames:
             self._pack(peer, frames)
+        self._protection.loop.hurry(now)
+        self._protection.loop.tell(peer.key)
         peer.flush(now, frames=True)
 
     def _tell_moves(self) -> None:
@@ -412,6 +475,35 @@ class Overlay:
             self._events.append(StationFrozen(mac, vlan, _peer_of(freeze.port), _peer_of(freeze.other)))
         self._switch.moves.clear()
         self._switch.freezes.clear()
+
+    # -- loops and closed ports --------------------------------------------------------------------------------
+
+    def _guard_against_loops(self, now: float) -> None:
+        self._follow_loops(now)
+        loop = self._protection.loop
+        if not loop.enabled or loop.next_probe > now:
+            return
+        self._frames.append([loop.probe([peer.key for peer in self._up.values()], now)])
+        keys, body = loop.lan_records()
+        for peer in (self._members.peers[key] for key in keys if key in self._members.peers):
+            if peer.up and peer.features & FEATURE_LAN:
+                peer.outbox.add_record(control_record(Record.LAN, body))
+                peer.flush(now)
+
+    def _follow_loops(self, now: float) -> None:
+        up = [peer.key for peer in self._members if peer.up]
+        if self._protection.follow_loops(self._switch, up, now):
+            self._open_ports()
+            self._protection.loop.hurry(now)
+
+    def _open_ports(self) -> None:
+        """Frames go to every peer that is up and not closed."""
+        closed = self._protection.closed
+        self._up = {Port(p.key): p for p in self._members if p.up and Port(p.key) not in closed}
+
+    def _receive_lan(self, peer: Peer, body: bytes) -> None:
+        if self._protection.loop.receive_lan(peer.key, body):
+            self._switch.fdb.flush(Port(peer.key))
 
     # -- what the shell tells ----------------------------------------------------------------------------------
 
@@ -445,7 +537,10 @@ class Overlay:
         self._switch.fdb.ageing_time = config.segment.ageing_time
         self._set_static_stations(old.peers, config.peers, now)
         self._members.reconfigure(config, now)
-        self._protect(config, now)
+        self._protection.configure(config, self._switch, now)
+        self._follow_loops(now)
+        self._protection.close_ports(self._switch)
+        self._open_ports()
         self._settle(now)
 
     def leave(self, now: float) -> None:
@@ -453,14 +548,6 @@ class Overlay:
         self._catch_up(now)
         for peer in self._members:
             peer.say_bye(now)
-
-    def _protect(self, config: Config, now: float) -> None:
-        """Take over `[protect]`, `learn` and `max_macs`."""
-        switch, own = self._switch, self._local.context.public_key
-        old, switch.security = switch.security or PortSecurity(), port_security(config, own)
-        (switch.security or PortSecurity()).inherit(old, switch.fdb, now)
-        if config.protect is not None:
-            switch.bpdu_passes, switch.lldp_passes = config.protect.bpdu_passes, config.protect.lldp_passes
 
     def _set_static_stations(self, old: Sequence[PeerConfig], new: Sequence[PeerConfig], now: float) -> None:
         before = {(mac, peer.public_key) for peer in old for mac in peer.macs}
@@ -511,6 +598,14 @@ class Overlay:
             queued_frames=len(peer.queue),
             counters=peer.counters,
         )
+
+    def loops(self, now: float) -> list[LoopStatus]:
+        """Second paths beside the overlay that are cut now."""
+        return self._protection.loops(now)
+
+    def storms(self, now: float) -> list[StormStatus]:
+        """Ports from which more is flooded than may be, now."""
+        return self._protection.storms(now)
 
     def stations(self, now: float) -> list[FdbEntry]:
         """The filtering database without expired entries, remote and local."""

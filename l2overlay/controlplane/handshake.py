@@ -42,6 +42,9 @@ RESP_LEN: Final = 100
 _INIT_HEAD: Final = Struct("<BBHI")
 # type u8, suite u8, reserved u16 (0), sender u32, receiver u32
 _RESP_HEAD: Final = Struct("<BBHII")
+FEATURE_LAN = 1
+"""Bit of `features`: LAN records are understood."""
+
 # stamp u64, features u32, reserved u32 (0)
 _INIT_PAYLOAD: Final = Struct("<QII")
 # features u32, reserved u32 (0)

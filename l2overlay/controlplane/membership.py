@@ -13,6 +13,7 @@ from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import Config, PeerConfig
 from l2overlay.controlplane.cookie import CookieChecker
 from l2overlay.controlplane.handshake import (
+    FEATURE_LAN,
     INIT_LEN,
     RESP_LEN,
     ReceivedInit,
@@ -192,9 +193,13 @@ class Membership:
     def _accept(self, peer: Peer, received: ReceivedInit, address: Address, now: float) -> None:
         index = self._local.new_index()
         datagram, keys = respond(
-            self._local.context, received, sender=index, features=0, ephemeral=self._local.random(32)
+            self._local.context,
+            received,
+            sender=index,
+            features=FEATURE_LAN,
+            ephemeral=self._local.random(32),
         )
-        peer.last_stamp = received.stamp
+        peer.last_stamp, peer.features = received.stamp, received.features
         self._local.send(address, datagram)
         peer.invited(keys, index, received.sender, address, now)
 
@@ -203,7 +208,7 @@ class Membership:
         if found is None:
             return DropReason.UNKNOWN_SESSION
         peer, pending = found
-        keys, remote_index, _ = receive_resp_untrusted(self._local.context, pending, datagram)
+        keys, remote_index, peer.features = receive_resp_untrusted(self._local.context, pending, datagram)
         peer.answered(pending, keys, remote_index, address, now)
         return None
 

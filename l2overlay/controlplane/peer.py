@@ -20,7 +20,7 @@ from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import PeerConfig
 from l2overlay.controlplane.cookie import CookieHolder
 from l2overlay.controlplane.events import PathSizeChanged, PeerDown, PeerMoved, PeerUnanswered, PeerUp
-from l2overlay.controlplane.handshake import PendingHandshake, SessionKeys, initiate
+from l2overlay.controlplane.handshake import FEATURE_LAN, PendingHandshake, SessionKeys, initiate
 from l2overlay.controlplane.liveness import Liveness
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.path_mtu import BASE_SIZE, PathMtu
@@ -100,6 +100,8 @@ class Peer:
         self.reason = "not tried yet"
         self.liveness = Liveness(config.persistent_keepalive)
         self.last_stamp = 0
+        self.features = 0
+        """Of its latest handshake."""
         self.next_init = inf
         self.wakeup = inf
         self.path = PathMtu(DEFAULT_PATH_LIMIT[4], now)
@@ -223,7 +225,7 @@ class Peer:
             self.key,
             sender=local.new_index(),
             stamp=local.new_stamp(now),
-            features=0,
+            features=FEATURE_LAN,
             ephemeral=local.random(32),
             cookie=self._cookie.cookie(now),
         )

@@ -84,6 +84,11 @@ class Guards:
         self.refusals: list[Refusal] = []
         """The caller empties it."""
 
+    def inherit(self, old: "Guards") -> None:
+        """Take over what was learned under an earlier configuration."""
+        if self.bindings is not None and old.bindings is not None:
+            self.bindings.inherit(old.bindings)
+
     def from_tap(self, frames: Sequence[TapFrame], now: float) -> list[TapFrame]:
         """Those that may pass."""
         ipv4, ipv6 = self._at_once

@@ -12,7 +12,7 @@ from math import inf
 
 from l2overlay.config import StormConfig
 from l2overlay.counters import DropReason
-from l2overlay.dataplane.ethernet import BROADCAST, DESTINATION, SOURCE, VIRTIO_LEN
+from l2overlay.dataplane.ethernet import BROADCAST, DESTINATION, SOURCE
 from l2overlay.dataplane.fdb import Port
 
 RELEASE_TIME = 2.0
@@ -66,8 +66,8 @@ class StormControl:
         self.begun: list[Storm] = []
         """Storms that have begun; the caller empties it."""
 
-    def refuse(self, frame: bytes, port: Port, now: float) -> DropReason | None:
-        """Whether a frame that is flooded from this port is one too many; it counts if it is not."""
+    def refuse(self, frame: bytes, size: int, port: Port, now: float) -> DropReason | None:
+        """Whether a frame of `size` bytes that is flooded from this port is one too many; it counts if it is not."""
         # Written out, because every broadcast of the segment comes here at every node: 0.9 us instead of 1.9.
         kind = (
             UNKNOWN_UNICASTS
@@ -77,7 +77,6 @@ class StormControl:
             else MULTICASTS
         )
         bucket = self._buckets.get((port, kind)) or self._open(port, kind, now)
-        size = len(frame) - VIRTIO_LEN
         if now > bucket.since:
             elapsed, bucket.since = now - bucket.since, now
             frames, room = (
@@ -122,6 +121,11 @@ class StormControl:
         bucket.storm.last = now
         bucket.storm.dropped += 1
 
+    @property
+    def restless(self) -> bool:
+        """A storm has begun or goes on."""
+        return bool(self._storms)
+
     def next_time(self) -> float:
         """When `ended` may have something to tell."""
         return min((b.storm.last + RELEASE_TIME for b in self._storms if b.storm), default=inf)
@@ -134,6 +138,10 @@ class StormControl:
             bucket.storm = None
             self._storms.remove(bucket)
         return storms
+
+    def storms(self) -> list[Storm]:
+        """Those that go on."""
+        return [bucket.storm for bucket in self._storms if bucket.storm is not None]
 
     def forget(self, port: Port) -> None:
         """The port is no more."""

@@ -88,6 +88,13 @@ class Switch:
             return DropReason.ISOLATED
         return self._learn(station_key(source, vlan_id(frame)), peer, now)
 
+    def is_flooded(self, frame: bytes, now: float) -> bool:
+        """Whether the bridge has to flood a frame from a peer, as far as we know."""
+        destination = frame[DESTINATION]
+        return (
+            is_group(destination) or self.fdb.lookup(station_key(destination, vlan_id(frame)), now) != LOCAL
+        )
+
     def _refuse(self, destination: bytes, source: bytes, frame: bytes) -> DropReason | None:
         # One comparison for all but link-local traffic.
         if destination[:3] in LINK_LOCAL:

@@ -14,6 +14,8 @@
       PATH_CHALLENGE  8  token[8]                   answered by PATH_RESPONSE, to the address it came from
       PATH_RESPONSE   9  token[8]
       BYE            10                             the sender leaves
+      LAN            11  key[32] | change u32       of the sender's LAN: its probes' key; another change, and its stations
+                                                    are to be forgotten. Only to peers with that feature
 
     template  id u32 | gso_type u8 | 0 | gso_size u16 | header_len u16 | csum_start u16 | total u16 | header[header_len]
 
@@ -53,6 +55,7 @@ CHECKSUM_LEN = CHECKSUM.size
 PING_TOKEN = Struct("<Q")
 PROBE_TOKEN = Struct("<I")
 CHALLENGE_LEN = 8
+LAN = Struct("<32sI")
 
 COUNTER_LIMIT = 1 << 60
 """No session counts further (WireGuard, section 6.2: 2**64 - 2**13 - 1); the rekey after 120 s comes long before."""
@@ -72,6 +75,7 @@ class Record(IntEnum):
     PATH_CHALLENGE = 8
     PATH_RESPONSE = 9
     BYE = 10
+    LAN = 11
 
 
 class RecordFlag(IntFlag):
@@ -88,6 +92,7 @@ CONTROL_BODY_LEN = {
     Record.PATH_CHALLENGE: CHALLENGE_LEN,
     Record.PATH_RESPONSE: CHALLENGE_LEN,
     Record.BYE: 0,
+    Record.LAN: LAN.size,
 }
 """Exact body lengths; a PATH_PROBE has its token and any number of zeros."""
 

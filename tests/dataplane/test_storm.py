@@ -6,7 +6,7 @@ import pytest
 
 from l2overlay.config import StormConfig, StormLimit
 from l2overlay.counters import DropReason
-from l2overlay.dataplane.ethernet import BROADCAST, plain
+from l2overlay.dataplane.ethernet import BROADCAST, VIRTIO_LEN, plain
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.storm import (
     BROADCASTS,
@@ -31,10 +31,14 @@ def control(frames: float = 100, size: float = 1e9, burst: float = 1.0) -> Storm
     return StormControl(StormConfig(StormLimit(frames, size, burst), PLENTY, PLENTY))
 
 
+def refused(storms: StormControl, sent: TapFrame, port: Port = LOCAL, now: float = 0.0) -> DropReason | None:
+    return storms.refuse(sent, len(sent) - VIRTIO_LEN, port, now)
+
+
 def passed(
     storms: StormControl, count: int, now: float, sent: TapFrame | None = None, port: Port = LOCAL
 ) -> int:
-    return sum(storms.refuse(sent or frame(), port, now) is None for _ in range(count))
+    return sum(refused(storms, sent or frame(), port, now) is None for _ in range(count))
 
 
 def test_a_burst_passes_at_once_and_then_the_rate() -> None:
@@ -51,7 +55,7 @@ def test_bytes_are_capped_as_frames_are() -> None:
 
 def test_a_super_frame_fits_into_the_smallest_bucket() -> None:
     storms = control(frames=1, size=1500, burst=0.001)
-    assert storms.refuse(frame(size=65_549), LOCAL, 0.0) is None
+    assert refused(storms, frame(size=65_549)) is None
 
 
 def test_classes_and_ports_have_buckets_of_their_own() -> None:
@@ -75,7 +79,7 @@ def test_what_is_too_much_is_dropped_with_the_reason_of_its_class(
 ) -> None:
     limit = StormLimit(1, 1e9)
     storms = StormControl(StormConfig(limit, limit, limit))
-    assert {storms.refuse(frame(destination), LOCAL, 0.0) for _ in range(20)} == {None, reason}
+    assert {refused(storms, frame(destination)) for _ in range(20)} == {None, reason}
 
 
 def test_a_neighbour_of_the_storm_still_asks_for_addresses() -> None:
@@ -88,9 +92,7 @@ def test_a_neighbour_of_the_storm_still_asks_for_addresses() -> None:
 
 def test_a_storm_of_ever_new_addresses_gains_next_to_nothing() -> None:
     storms = control(frames=10)
-    through = sum(
-        storms.refuse(frame(source=b"\x02" + n.to_bytes(5, "big")), LOCAL, 0.0) is None for n in range(5000)
-    )
+    through = sum(refused(storms, frame(source=b"\x02" + n.to_bytes(5, "big"))) is None for n in range(5000))
     assert through == 10 + QUIET_LIMIT
 
 

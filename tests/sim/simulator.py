@@ -74,20 +74,23 @@ class Node:
         self.strange: list[bytes] = []
         """Frames that no station of the simulation sent."""
         self.up_keys: set[PeerKey] = set()
+        self.config: Config
+        """The file that it runs with."""
         self._waiting: list[tuple[Address, bytes]] = []
         self._ledger = Ledger()
         self._alarm = inf
 
     # -- life --------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """A new process: nothing of an earlier one is left but its key, its file and its last stamp."""
+    def start(self, config: Config | None = None) -> None:
+        """A new process: nothing of an earlier one is left but its key and its last stamp. `config` is its own file."""
         sim = self.sim
+        self.config = config or sim.config
         self.incarnation += 1
         self.up_keys = set()
         self._alarm = inf
         self.running = Overlay(
-            sim.config,
+            self.config,
             self.private_key,
             now=sim.now,
             wall_clock=WALL_CLOCK + sim.now - START + self.wall_clock_error,
@@ -100,7 +103,7 @@ class Node:
 
     def resolve(self) -> None:
         """Tell the overlay where every peer with an endpoint is, as the resolver does."""
-        for peer in self.sim.config.peers:
+        for peer in self.config.peers:
             if peer.public_key != self.key and peer.endpoint is not None:
                 self.overlay.set_endpoint(
                     peer.public_key, Address(peer.endpoint.host, peer.endpoint.port), self.sim.now
@@ -141,6 +144,7 @@ class Node:
     def reconfigure(self, config: Config) -> None:
         """SIGHUP with another peers.toml."""
         self.overlay.reconfigure(config, self.sim.now)
+        self.config = config
         self._did()
 
     # -- what the stations do ----------------------------------------------------------------------------------
@@ -245,7 +249,7 @@ class Node:
                 self._look_at(event)
                 event = overlay.next_event()
         if len(sim.nodes) <= WATCHED_NODES:
-            before, self._ledger = self._ledger, Ledger.of(overlay, sim.now)
+            before, self._ledger = self._ledger, Ledger.of(overlay)
             up = max(up, len(self.up_keys))
             sim.watch.call_done(
                 self.name, before, self._ledger, frames_in=frames_in, up=up, frames_out=frames_out
@@ -368,6 +372,7 @@ class Simulation:
         self.captured: list[Captured] | None = [] if capture else None
         self._moments: list[tuple[float, int, int, Callable[[], None]]] = []
         self._tie = counting()
+        self._owners: dict[Address, Node] = {}
         self.nodes = [self.make_node(number, self.random.randbytes(32)) for number in range(count)]
         for number in natted:
             self.nodes[number].nat = Nat(f"203.0.113.{number + 1}")
@@ -462,9 +467,13 @@ class Simulation:
 
     def _owner(self, destination: Address, source: Address) -> Node | None:
         """Who gets a datagram now that is sent to `destination`."""
+        known = self._owners.get(destination)
+        if known is not None and known.nat is None and known.address == destination:
+            return known
         for node in self.nodes:
             if node.nat is None:
                 if node.address == destination:
+                    self._owners[destination] = node
                     return node
             elif node.nat.host == destination.host and node.nat.inward(destination, source) == node.address:
                 return node
