@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NoReturn
 
-from l2overlay.counters import DropReason
+from l2overlay.counters import Counters, DropReason
 from l2overlay.overlay import Overlay
 
 from .frames import CANARY, number_of
@@ -48,14 +48,23 @@ class Ledger:
     """From peers to the TAP."""
 
     @classmethod
-    def of(cls, overlay: Overlay, now: float) -> "Ledger":
-        counters = overlay.total_counters()
-        drops = counters.drops
-        waiting = sum(peer.queued_frames for peer in overlay.peers(now))
-        settled = counters.tx_frames + waiting + sum(drops.get(reason, 0) for reason in OUTGOING_DROPS)
-        elsewhere = (*OUTGOING_DROPS, DropReason.FRAGMENT_TIMEOUT)
-        refused = sum(count for reason, count in drops.items() if reason not in elsewhere)
-        return cls(settled, refused, counters.rx_frames)
+    def of(cls, overlay: Overlay) -> "Ledger":
+        """Of a node as it is now. Not from `total_counters` and `peers`, which cost a third of a run."""
+        ledger = cls()
+        ledger._add(overlay.counters)
+        for peer in overlay._members:
+            ledger.settled += len(peer.queue)
+            ledger._add(peer.counters)
+        return ledger
+
+    def _add(self, counters: Counters) -> None:
+        self.settled += counters.tx_frames
+        self.received += counters.rx_frames
+        for reason, count in counters.drops.items():
+            if reason in OUTGOING_DROPS:
+                self.settled += count
+            elif reason is not DropReason.FRAGMENT_TIMEOUT:
+                self.refused += count
 
 
 class Watch:

@@ -54,7 +54,7 @@ def test_no_more_frames_are_lost_than_the_path_loses_datagrams(loss: float) -> N
     sim = started(4, 2, Conditions(delay=0.02, jitter=0.02, loss=loss))
     a, b = sim.nodes
     talks = sim.conversation(a, b, every=0.05, size=size)
-    sim.run(500.0)
+    sim.run(300.0)
     for talk in talks:
         talk.stop()
     sim.run(1.0)
@@ -74,14 +74,14 @@ def test_reordering_duplicates_and_damage_harm_no_frame_that_arrived(seed: int) 
     sim = started(seed, 2, Conditions(delay=0.02, jitter=0.02, reorder=0.2, duplicate=0.1))
     a, b = sim.nodes
     talks = [sim.talk(a, b, every=0.03, size=size) for size in (60, 700, 1300, 1514)]
-    sim.run(60.0)
+    sim.run(30.0)
     for talk in talks:
         talk.stop()
     sim.run(1.0)
     assert [talk.lost() for talk in talks] == [0.0] * len(talks)
     sim.underlay.impair(corrupt=0.1)
     damaged = [sim.talk(a, b, every=0.03, size=size) for size in (60, 700, 1300)]
-    sim.run(60.0)
+    sim.run(30.0)
     assert sim.all_up()
     assert all(0.0 < talk.lost() < 0.12 for talk in damaged)
     assert b.drops(DropReason.REPLAYED) > 100

@@ -21,9 +21,10 @@ KILL_TIMES = (5.0, 5.7, REKEY_TIME - 0.01, REKEY_TIME + 0.01, REKEY_TIME + 0.5, 
 def test_a_peer_killed_under_traffic_is_down_within_8_s_and_others_lose_nothing(
     kill_time: float, direction: str
 ) -> None:
-    for seed in range(3):
+    for seed in range(2):
         sim = started(seed, 3)
         a, b, c = sim.nodes
+        sim.run(max(0.0, START + kill_time - 10.0 - sim.now))
         if direction != "from it":
             sim.talk(a, b)
         if direction != "to it":

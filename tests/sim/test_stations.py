@@ -225,7 +225,7 @@ def test_random_plaintexts_of_an_insider_never_raise_and_take_nobody_down(inside
     assert victim.times(PeerDown) == []
 
 
-SOURCES = 40_000
+SOURCES = 42_000
 PER_DATAGRAM = 30
 MEBIBYTE = 1 << 20
 
