@@ -184,6 +184,9 @@ class Site:
                     host.undo(Undo(tuple(c for c in undo.changes if isinstance(c, RemoveFilter))))
             raise
         self.made, self._filter = undo, wanted
+        other = firewall.other_variant_note(self.firewall.variant)
+        if other is not None and other not in self.notes:
+            self.notes.append(other)
 
     def _is_bridge_nf_ours(self, state: HostState) -> bool:
         """Whether nobody but us lets this bridge's frames meet iptables."""
