@@ -6,13 +6,16 @@
 - No nonce is used twice under one key: the counters that a node sends to one receiver index only grow.
 - No session is used that is older than 180 s, or that no handshake has made.
 
-All of it is seen from outside: from the TAPs, the wire and the counters. A violation names the seed and the moment.
+All of it is seen from outside: from the TAPs, the wire and the counters. Seen from inside, whenever a run pauses: what a
+node keeps for all peers (sessions and INITs by index, the number of silent peers) is what its peers have, and bounded. A
+violation names the seed and the moment.
 """
 
 from dataclasses import dataclass
 from struct import Struct
 from typing import NoReturn
 
+from l2overlay.controlplane.peer import MAX_PREVIOUS
 from l2overlay.counters import Counters, DropReason
 from l2overlay.overlay import Overlay
 
@@ -131,6 +134,32 @@ class Watch:
             self.fail(f"{node} sent DATA to index {index:08x}, which no handshake made")
         age = self.now - birth
         self.require(age < SESSION_LIFE + self.delay_allowance, f"{node} used a session {age:.1f} s old")
+
+    def books_balance(self, node: str, overlay: Overlay) -> None:
+        """What is kept for all peers is what the peers have."""
+        local, peers = overlay._local, list(overlay._members)
+        sessions = [s for p in peers for s in (*p.previous, *p.next, *([p.current] if p.current else []))]
+        self.require(
+            local.sessions == {session.local_index: session for session in sessions},
+            f"{node} keeps {len(local.sessions)} sessions, and its peers {len(sessions)}",
+        )
+        pending = {each.sender: (p, each) for p in peers for each in p._pending}
+        self.require(
+            local.pending == pending, f"{node} keeps {len(local.pending)} INITs, its peers {len(pending)}"
+        )
+        silent = sum(not p.up and p.endpoint is not None for p in peers)
+        self.require(local.unanswered == silent, f"{node} counts {local.unanswered} silent peers of {silent}")
+        for peer in peers:
+            most = max(
+                len(peer.previous),
+                len(peer.next) - 1,
+                len(peer._pending) - 1,
+                len(peer.liveness._pings) // 10,
+            )
+            self.require(most <= MAX_PREVIOUS, f"{node} keeps too much for {peer.config.name}")
+            self.require(
+                peer.up == (peer.current is not None), f"{node}: {peer.config.name} is up without a session"
+            )
 
     def call_done(
         self, node: str, before: Ledger, after: Ledger, *, frames_in: int, up: int, frames_out: int

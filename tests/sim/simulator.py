@@ -420,6 +420,9 @@ class Simulation:
         while self._moments and self._moments[0][0] <= end:
             self._step()
         self.now = self.watch.now = end
+        for node in self.nodes:
+            if node.running is not None and len(self.nodes) <= WATCHED_NODES:
+                self.watch.books_balance(node.name, node.running)
 
     def run_until(self, condition: Callable[[], object], within: float) -> float:
         """Let time pass until `condition` holds; fails when it does not `within` so many seconds. Returns how many."""
