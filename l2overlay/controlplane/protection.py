@@ -101,8 +101,9 @@ class Protection:
             self.storm = (
                 StormControl(protect.storm) if protect is not None and protect.storm is not None else None
             )
-        for gone in old_ports - {peer.public_key for peer in config.peers} if self.storm is not None else ():
-            self.storm.forget(Port(gone))
+        if self.storm is not None:
+            for gone in old_ports - {peer.public_key for peer in config.peers}:
+                self.storm.forget(Port(gone))
         self.loop.enabled = protect is not None and protect.loop_guard
         self.loop.set_peers(peer.public_key for peer in config.peers if peer.public_key != self._own)
 

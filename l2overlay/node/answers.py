@@ -130,6 +130,8 @@ class Answers:
             blocked_count=pump.blocked_count,
             log_lines_lost=node.journal.lines_lost,
             troubles=(*node.keeper.troubles, *node.filter.troubles),
+            loops=tuple(node.overlay.loops(node.clock())),
+            storms=tuple(node.overlay.storms(node.clock())),
             filter=node.filter.status(),
             unresolved=self._unresolved(),
         )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from l2overlay.addresses import MacAddress, PeerKey, derive_macs, format_mac, parse_mac
 from l2overlay.config import Config
 from l2overlay.errors import HostSetupError
-from l2overlay.linux import firewall, host
+from l2overlay.linux import bridge, firewall, host
 from l2overlay.linux.changes import Change, RemoveFilter, SetBridgeFlag, Undo
 from l2overlay.linux.firewall import Firewall
 from l2overlay.linux.host import HostSpec, HostState
@@ -71,6 +71,10 @@ class Site:
         self._tap: LinuxTap | None = None
         self._planned: list[Change] = []
         self._noted: Undo | None = None
+
+    def forget_stations(self) -> None:
+        """The bridge learns anew who is behind the TAP. Raises HostSetupError. Needs no thread: it is one message."""
+        bridge.forget_stations(self.spec.tap)
 
     @property
     def tap(self) -> LinuxTap:

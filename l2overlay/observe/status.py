@@ -5,12 +5,13 @@ seconds, a station is lower-case hex with colons, a key base64. The names in her
 not an addition makes the schema's number grow.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from l2overlay.addresses import MacAddress, PeerKey, format_key, format_mac
 from l2overlay.config import Config, Endpoint
+from l2overlay.controlplane.protection import LoopStatus, StormStatus
 from l2overlay.counters import Counters, DropReason
 from l2overlay.overlay import FdbEntry, PeerStatus
 
@@ -55,13 +56,19 @@ class NodeFacts:
     """What the filter does; None when nothing is filtered."""
     unresolved: Mapping[PeerKey, tuple[str, float]] = field(default_factory=dict)
     """Endpoint names that do not resolve: why, and seconds until the next look-up."""
+    loops: tuple[LoopStatus, ...] = ()
+    storms: tuple[StormStatus, ...] = ()
 
 
 def status_data(
     config: Config, facts: NodeFacts, counters: Counters, peers: Sequence[PeerStatus]
 ) -> dict[str, Any]:
     """The answer to `status`."""
-    troubles = [*facts.troubles, *peer_troubles(config, peers, facts.unresolved)]
+    troubles = [
+        *facts.troubles,
+        *protection_troubles(config, facts),
+        *peer_troubles(config, peers, facts.unresolved),
+    ]
     return {
         "segment": config.segment.name,
         "node": facts.name,
@@ -97,6 +104,23 @@ def status_data(
         "peers": peers_data(config, peers, facts.unresolved),
         "counters": counters_data(counters),
         "drops": drops_data(counters, every=True),
+        "loops": [
+            {
+                "peer": _name_of(config, loop.peer),
+                "carrier": _name_of(config, loop.carrier),
+                "since": _seconds(loop.seconds),
+            }
+            for loop in facts.loops
+        ],
+        "storms": [
+            {
+                "peer": _name_of(config, storm.peer),
+                "kind": storm.kind,
+                "dropped": storm.dropped,
+                "since": _seconds(storm.seconds),
+            }
+            for storm in facts.storms
+        ],
     }
 
 
@@ -160,6 +184,25 @@ def drops_data(counters: Counters, *, every: bool) -> dict[str, int]:
     """What was not delivered, by reason; with `every` also the reasons that have not occurred."""
     found = {reason.value: counters.drops.get(reason, 0) for reason in DropReason}
     return found if every else {reason: count for reason, count in found.items() if count}
+
+
+def protection_troubles(config: Config, facts: NodeFacts) -> Iterator[str]:
+    """Second paths that are cut, and storms that go on."""
+    for loop in facts.loops:
+        if loop.peer is None:
+            yield "loop: the LAN of this host is a ring; nothing is flooded between it and the overlay"
+            continue
+        mate, carrier = _name_of(config, loop.peer), _name_of(config, loop.carrier)
+        yield f"loop: a second path joins the LAN of this host with that of {mate}; {carrier} carries for both"
+    for storm in facts.storms:
+        where = _name_of(config, storm.peer) or "this host"
+        yield f"storm: {storm.kind} from {where}; {storm.dropped} frames dropped in {storm.seconds:.0f} s"
+
+
+def _name_of(config: Config, key: PeerKey | None) -> str | None:
+    """A peer's name; None for the local side."""
+    peer = None if key is None else config.peer(key)
+    return None if key is None else peer.name if peer is not None else format_key(key)
 
 
 def peer_troubles(

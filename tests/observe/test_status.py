@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig
+from l2overlay.controlplane.protection import LoopStatus, StormStatus
 from l2overlay.counters import Counters, DropReason
 from l2overlay.observe.status import NAMED_TROUBLES, NodeFacts, peer_troubles, stations_data, status_data
 from l2overlay.overlay import FdbEntry, PeerStatus
@@ -111,4 +112,35 @@ def test_station_names_its_peer_and_the_local_side_is_null() -> None:
     assert found == [
         {"mac": "52:54:00:00:00:01", "vlan": 0, "peer": "a", "static": False, "age": 1.0},
         {"mac": "52:54:00:00:00:01", "vlan": 7, "peer": None, "static": True, "age": 0.0},
+    ]
+
+
+# -- loops and storms ------------------------------------------------------------------------------------------
+
+
+def test_a_node_in_peace_tells_of_no_loop_and_no_storm() -> None:
+    data = status_data(CONFIG, FACTS, Counters(), [UP])
+    assert (data["loops"], data["storms"], data["state"]) == ([], [], "ok")
+
+
+def test_a_second_path_degrades_and_names_both_ends_and_who_carries() -> None:
+    facts = replace(FACTS, loops=(LoopStatus(A, OWN, 2.0), LoopStatus(None, OWN, 1.0)))
+    data = status_data(CONFIG, facts, Counters(), [UP])
+    assert data["state"] == "degraded"
+    assert data["loops"][0] == {"peer": "a", "carrier": "own", "since": 2.0}
+    assert data["degraded"] == [
+        "loop: a second path joins the LAN of this host with that of a; own carries for both",
+        "loop: the LAN of this host is a ring; nothing is flooded between it and the overlay",
+    ]
+
+
+def test_a_storm_degrades_and_names_its_port() -> None:
+    facts = replace(
+        FACTS, storms=(StormStatus(A, "broadcast", 9, 3.0), StormStatus(None, "multicast", 1, 0.1))
+    )
+    data = status_data(CONFIG, facts, Counters(), [UP])
+    assert data["storms"][1] == {"peer": None, "kind": "multicast", "dropped": 1, "since": 0.1}
+    assert data["degraded"] == [
+        "storm: broadcast from a; 9 frames dropped in 3 s",
+        "storm: multicast from this host; 1 frames dropped in 0 s",
     ]
