@@ -303,7 +303,7 @@ class Peer:
             address=address,
         )
         self._local.sessions[index] = session
-        self.wake_at(now + REKEY_TIME)
+        self.wake_at(self._rekey_time(session))
         return session
 
     def _replace_current(self, session: Session) -> None:
@@ -488,8 +488,7 @@ class Peer:
         deadline = min(self.next_init, self.liveness.deadline())
         if not self._attempts:
             deadline = min(deadline, self.liveness.unanswered_since + SILENCE_TIME)
-        elif self._attempts >= DOWN_INITS:
-            deadline = min(deadline, self.liveness.unanswered_since + DOWN_TIME)
+        deadline = min(deadline, self._down_time())
         for session in (*self.previous, *self.next):
             deadline = min(deadline, session.created_time + REJECT_TIME)
         if self.current is not None:
@@ -513,11 +512,18 @@ class Peer:
 
     def _check_silence(self, now: float) -> None:
         since = self.liveness.unanswered_since
-        if since + DOWN_TIME <= now and self._attempts >= DOWN_INITS:
+        if self._down_time() <= now:
             self.go_down("no answer", now)
         elif since + SILENCE_TIME <= now and not self._attempts:
             self._asking = True
             self.next_init = now
+
+    def _down_time(self) -> float:
+        """When the peer is down unless it answers. After a sleep the last INIT gets its time, too."""
+        if self._attempts < DOWN_INITS:
+            return inf
+        down_time = self.liveness.unanswered_since + DOWN_TIME
+        return max(down_time, self.next_init) if self._attempts == DOWN_INITS else down_time
 
     def _check_rekey(self, now: float) -> None:
         if self.current is not None and not self._attempts and self._rekey_time(self.current) <= now:

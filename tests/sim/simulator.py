@@ -402,6 +402,12 @@ class Simulation:
         """The file after `peers remove`."""
         return replace(self.config, peers=tuple(p for p in self.config.peers if p.public_key != node.key))
 
+    def follow_addresses(self) -> None:
+        """Names are resolved anew: from now on the file's endpoints are where the nodes are now."""
+        endpoints = {node.key: None if node.nat else Endpoint(*node.address) for node in self.nodes}
+        peers = tuple(replace(peer, endpoint=endpoints[peer.public_key]) for peer in self.config.peers)
+        self.config = replace(self.config, peers=peers)
+
     def start(self) -> None:
         """Start every node that does not run."""
         for node in self.nodes:
