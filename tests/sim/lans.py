@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from l2overlay.config import Config, ProtectConfig
+from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, PROBE_GROUP, plain
 from l2overlay.keys import public_key
 
@@ -41,6 +42,10 @@ class LanNode(Node):
         self.sim.watch.frame_sent(number, frame, self.name)
         self.sim.lan_carries(frame, self, station=self)
         return number
+
+    def total_drops(self) -> dict[DropReason, int]:
+        """All that ended here, in this run."""
+        return self.overlay.total_counters().drops
 
     def _deliver(self, frame: bytes) -> None:
         self.sim.lan_carries(frame, self, tap=self)
