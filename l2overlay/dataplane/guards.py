@@ -30,6 +30,8 @@ from l2overlay.seams import TapFrame
 
 IPV4, IPV6, ARP = b"\x08\x00", b"\x86\xdd", b"\x08\x06"
 TCP, UDP = b"\x06", b"\x11"
+NO_OPTIONS = b"\x45"
+"""First byte of an IPv4 header of 20 bytes: ports are then where `from_tap` looks for them."""
 TAGS = (b"\x81\x00", b"\x88\xa8", b"\x91\x00")
 MAX_HEADERS = 3
 """Tags and SNAP headers that may be stacked. Two tags are QinQ; more is somebody who hides."""
@@ -80,7 +82,7 @@ class Guards:
         self._ipv6 = self._ipv4 or self._routers is not None or self.bindings is not None
         self._reads = self._ipv6
         ipv4, ipv6 = (self._refuse_type(kind) is None for kind in (IPV4, IPV6))
-        self._at_once = (IPV4 if ipv4 else b"-", IPV6 if ipv6 else b"-")
+        self._at_once = (IPV4 + NO_OPTIONS if ipv4 else b"-", IPV6 if ipv6 else b"-")
         self.refusals: list[Refusal] = []
         """The caller empties it."""
 
@@ -92,14 +94,11 @@ class Guards:
     def from_tap(self, frames: Sequence[TapFrame], now: float) -> list[TapFrame]:
         """Those that may pass."""
         ipv4, ipv6 = self._at_once
-        # One comprehension with comparisons of slices: 0.25 us a frame where a call for each is 0.45 (tests/bench).
+        # A comprehension with two slices for most frames: 0.1 us each, a call for each would be 0.3 (tests/bench).
         return [
             frame
             for frame in frames
-            if (
-                frame[22:24] == ipv4
-                and (frame[33:34] == TCP or (frame[24:25] == b"\x45" and frame[46:48] != CLIENT_V4))
-            )
+            if (frame[22:25] == ipv4 and frame[46:48] != CLIENT_V4)
             or (
                 frame[22:24] == ipv6
                 and (frame[30:31] == TCP or (frame[30:31] == UDP and frame[66:68] != CLIENT_V6))
@@ -113,10 +112,7 @@ class Guards:
         return [
             frame
             for frame in frames
-            if (
-                (head := frame[0])[22:24] == ipv4
-                and (head[33:34] == TCP or (head[24:25] == b"\x45" and head[46:48] != CLIENT_V4))
-            )
+            if ((head := frame[0])[22:25] == ipv4 and head[46:48] != CLIENT_V4)
             or (
                 head[22:24] == ipv6
                 and (head[30:31] == TCP or (head[30:31] == UDP and head[66:68] != CLIENT_V6))
