@@ -209,7 +209,6 @@ class FdbMachine(RuleBasedStateMachine):
     @rule(key=keys, port=ports)
     def add_static(self, key: StationKey, port: Port) -> None:
         self.model.pop(key, None)
-        self.fdb.remove(key)
         self.make_room()
         self.fdb.add_static(key, port, self.now)
         self.model[key] = Known(port, self.now, inf, 0)

@@ -229,7 +229,9 @@ def test_control_records_among_frames_keep_their_order_and_disturb_none(
         else:
             outbox.add(TapFrame(one))
     counters = Counters()
-    received = Inbox(counters).receive_untrusted(outbox.take(), 0.0)
+    plaintexts = outbox.take()
+    assert all(0 < len(plaintext) <= path_size - 32 for plaintext in plaintexts)
+    received = Inbox(counters).receive_untrusted(plaintexts, 0.0)
     assert received.controls == [(Record.PING, one) for one in given_all if len(one) == 8]
     wanted = [made for one in given_all if len(one) != 8 for made in as_received(TapFrame(one))]
     assert all_segments(received.frames) == wanted
