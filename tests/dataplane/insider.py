@@ -72,10 +72,17 @@ class Meeting:
             address=INSIDER_ADDRESS,
         )
         self.receive(*self.sealed(b"", session=session))
-        self.sent()
-        self.events()
+        self.settle()
         assert self.node.peers(self.now)[0].up
         return session
+
+    def settle(self) -> None:
+        """Handle the timers that are due, and forget what the node has sent, delivered and told of itself."""
+        while (due := self.node.next_timer()) is not None and due <= self.now:
+            self.node.handle_timer(self.now)
+        self.sent()
+        self.delivered()
+        self.events()
 
     def sealed(self, *plaintexts: bytes, session: Session | None = None) -> list[bytes]:
         pieces = (session or self.session).seal(plaintexts)
