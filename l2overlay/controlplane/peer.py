@@ -14,7 +14,7 @@ queue, fragments.
 """
 
 from collections import deque
-from math import inf
+from math import ceil, inf
 
 from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import PeerConfig
@@ -60,6 +60,11 @@ FIRST_RETRIES = 16
 LATER_RETRY = 1.25
 """For ever. A path that heals is found within 1.5 s, also when only one end can call. Both are +- 20 %, so that two ends
 do not call in step; many silent peers stretch them (`LocalNode.retry_floor`)."""
+GATHERED_FROM = 2.0
+"""When so many are silent that each is tried less often than this (80 of them, `local.INIT_RATE`) ..."""
+GATHERED_EVERY = 0.25
+"""... their INITs leave together. A node with 999 peers of which 996 are silent used 1.9 % of a core, 0.50 ms for each INIT,
+of which the cryptography is 0.17; woken four times a second instead of forty it uses 0.75 %."""
 DOWN_SPREAD = 0.5
 """A peer that went down is tried again within so many seconds: an expired session is replaced within 1 s."""
 MAX_PENDING = 4
@@ -208,7 +213,7 @@ class Peer:
         pending = self._initiate(now)
         self._local.send(self.endpoint, pending.datagram)
         self._attempts += 1
-        self.next_init = now + self._retry_delay()
+        self.next_init = self._in_company(now + self._retry_delay())
         if not self.up:
             self.reason = (
                 "no answer yet" if self._attempts == 1 else f"no answer to {self._attempts} handshakes"
@@ -237,6 +242,12 @@ class Peer:
         delay = FIRST_RETRY if self._attempts < FIRST_RETRIES else LATER_RETRY
         floor = 0.0 if self.up else self._local.retry_floor()
         return max(delay, floor) * (0.8 + 0.4 * self._local.jitter())
+
+    def _in_company(self, deadline: float) -> float:
+        """The silent peers of a large segment are tried several at a time."""
+        if self.up or self._local.retry_floor() < GATHERED_FROM:
+            return deadline
+        return ceil(deadline / GATHERED_EVERY) * GATHERED_EVERY
 
     def answered(
         self,
