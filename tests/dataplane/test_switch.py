@@ -144,6 +144,7 @@ def test_vlans_are_kept_apart(bench: Bench) -> None:
     bench.from_peer(PEER_A, THERE, BROADCAST, c_tag(7))
     assert bench.from_tap(HERE, THERE, c_tag(7)) == PEER_A
     assert bench.from_tap(HERE, THERE, c_tag(8)) is FLOOD
+    assert bench.from_tap(HERE, THERE, c_tag(0x107)) is FLOOD
     assert bench.from_tap(HERE, THERE) is FLOOD
 
 
