@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from l2overlay.addresses import PeerKey
 from l2overlay.config import Suite
 from l2overlay.controlplane.cookie import COOKIE_LEN, CookieChecker, CookieHolder, append_macs, mac1_of

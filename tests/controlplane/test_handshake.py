@@ -6,6 +6,7 @@ import struct
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from l2overlay.addresses import PeerKey
 from l2overlay.config import Suite
 from l2overlay.controlplane import handshake

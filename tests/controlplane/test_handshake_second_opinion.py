@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from noise.connection import Keypair, NoiseConnection
+
 from l2overlay.addresses import PeerKey
 from l2overlay.config import Suite
 from l2overlay.controlplane.cookie import CookieChecker, CookieHolder, append_macs
@@ -20,7 +22,6 @@ from l2overlay.controlplane.handshake import (
     receive_resp_untrusted,
     respond,
 )
-from noise.connection import Keypair, NoiseConnection
 
 ANSWERS = json.loads((Path(__file__).parents[1] / "vectors" / "handshake.json").read_text())["handshakes"]
 known_answers = pytest.mark.parametrize("known", ANSWERS, ids=lambda a: Suite(a["suite"]).name)

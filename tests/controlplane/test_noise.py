@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from l2overlay.controlplane.noise import HandshakeState, KeyPair, NoiseProtocol
 from l2overlay.errors import DatagramError
 
