@@ -13,13 +13,16 @@ from math import inf
 from l2overlay.config import StormConfig
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, DESTINATION, SOURCE
-from l2overlay.dataplane.fdb import Port
+from l2overlay.dataplane.fdb import LOCAL, Port
 
 RELEASE_TIME = 2.0
 QUIET_FRAMES = 5
 """A second, of one station: it asks for an address, renews a lease, announces itself."""
 QUIET_LIMIT = 100
 """A second, of all such stations of a port and class, so that a storm of ever new addresses gains nothing."""
+PEER_MARGIN = 1.25
+"""What a peer has let through by the same limits comes unevenly, and with what its quiet stations may besides: a frame that
+it capped is not to be capped again here."""
 MIN_BURST = 65_550.0
 """Bytes: the largest frame must fit into a full bucket."""
 
@@ -95,10 +98,10 @@ class StormControl:
         return _REASONS[kind]
 
     def _open(self, port: Port, kind: int, now: float) -> _Bucket:
-        limit = self._limits[kind]
-        frames = max(1.0, limit.frame_rate * limit.burst_time)
-        size = max(MIN_BURST, limit.byte_rate * limit.burst_time)
-        bucket = _Bucket(limit.frame_rate, limit.byte_rate, frames, size, now, frames, size)
+        limit, more = self._limits[kind], 1.0 if port == LOCAL else PEER_MARGIN
+        frame_rate, byte_rate = limit.frame_rate * more, limit.byte_rate * more
+        frames, size = max(1.0, frame_rate * limit.burst_time), max(MIN_BURST, byte_rate * limit.burst_time)
+        bucket = _Bucket(frame_rate, byte_rate, frames, size, now, frames, size)
         self._buckets[port, kind] = bucket
         return bucket
 

@@ -10,6 +10,7 @@ from l2overlay.dataplane.ethernet import BROADCAST, VIRTIO_LEN, plain
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.storm import (
     BROADCASTS,
+    PEER_MARGIN,
     QUIET_FRAMES,
     QUIET_LIMIT,
     RELEASE_TIME,
@@ -20,6 +21,8 @@ from l2overlay.seams import TapFrame
 PEER = Port(b"P" * 32)
 LOUD = bytes.fromhex("525400000001")
 MULTICAST, UNKNOWN = bytes.fromhex("01005e000001"), bytes.fromhex("525400000099")
+AT_PEER = int(10 * PEER_MARGIN) + QUIET_FRAMES
+"""Of a limit of 10."""
 PLENTY = StormLimit(1e9, 1e12)
 
 
@@ -61,7 +64,7 @@ def test_a_super_frame_fits_into_the_smallest_bucket() -> None:
 def test_classes_and_ports_have_buckets_of_their_own() -> None:
     storms = control(frames=10)
     assert passed(storms, 100, 0.0) == 10 + QUIET_FRAMES
-    assert passed(storms, 100, 0.0, port=PEER) == 10 + QUIET_FRAMES
+    assert passed(storms, 100, 0.0, port=PEER) == AT_PEER
     assert passed(storms, 100, 0.0, frame(MULTICAST)) == 100
     assert passed(storms, 100, 0.0, frame(UNKNOWN)) == 100
 
@@ -124,7 +127,16 @@ def test_a_port_that_is_gone_leaves_nothing() -> None:
     passed(storms, 100, 0.0, port=PEER)
     storms.forget(PEER)
     assert storms.next_time() == inf
-    assert passed(storms, 100, 0.0, port=PEER) == 10 + QUIET_FRAMES
+    assert passed(storms, 100, 0.0, port=PEER) == AT_PEER
+
+
+def test_what_a_peer_has_capped_already_is_not_capped_again() -> None:
+    here, there = control(frames=1000), control(frames=1000)
+    for turn in range(100):
+        now = turn * 0.05
+        through = passed(here, 500, now)
+        assert passed(there, through, now, port=PEER) == through
+    assert there.begun == []
 
 
 def test_a_clock_that_stands_still_refills_nothing() -> None:

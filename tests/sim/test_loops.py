@@ -124,6 +124,17 @@ def test_with_the_cable_there_everybody_is_reached_once_and_after_it_by_the_over
     assert len(healed(a)) == len(healed(b)) == 1
 
 
+def test_a_loop_that_has_traffic_is_cut_before_the_next_second() -> None:
+    sim = joined(13)
+    a, b = sim.nodes
+    sim.run(0.1)
+    sim.plug(a, b)
+    for number in range(3):
+        a.say(source=bytes((2, 0, 0, 0, 9, number)))
+    took = sim.run_until(lambda: found(a) or found(b), within=PROMISE)
+    assert took < 0.3, "stations that are in two places are reason enough to send a probe at once"
+
+
 def test_a_cable_that_is_there_from_the_start_is_found_as_soon_as_the_peers_meet() -> None:
     sim = LanSimulation(4, 2)
     a, b = sim.nodes
