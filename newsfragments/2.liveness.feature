@@ -1,0 +1,1 @@
+A peer that is gone, or a link that is cut in one direction only, is down at both ends within 8 s of the first lost datagram; a path that heals is used again within 1.5 s, also to a peer behind a NAT.
