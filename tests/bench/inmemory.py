@@ -7,7 +7,7 @@ import os
 
 from l2overlay import keys
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig
+from l2overlay.config import Config, Endpoint, PeerConfig, ProtectConfig, SegmentConfig
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst
 
@@ -26,8 +26,9 @@ def segment() -> SegmentConfig:
 class Mesh:
     """One hub and `spokes` peers of it, which know only the hub. `now` moves while they shake hands."""
 
-    def __init__(self, spokes: int) -> None:
+    def __init__(self, spokes: int, protect: ProtectConfig | None = None) -> None:
         self.now = 0.0
+        self._protect = protect
         private = [keys.generate() for _ in range(spokes + 1)]
         public = [keys.public_key(key) for key in private]
         self.addresses = [Address(f"192.0.2.{n // 250}.{n % 250}", 7470) for n in range(spokes + 1)]
@@ -42,7 +43,7 @@ class Mesh:
         self._shake_hands()
 
     def _overlay(self, private: bytes, stanzas: list[PeerConfig]) -> Overlay:
-        config = Config(segment(), tuple(stanzas))
+        config = Config(segment(), tuple(stanzas), protect=self._protect)
         return Overlay(config, private, now=self.now, wall_clock=WALL_CLOCK, random=os.urandom)
 
     def _limit_path(self, overlay: Overlay, peer: PeerKey) -> None:

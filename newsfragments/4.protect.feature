@@ -1,0 +1,1 @@
+`[protect]` in peers.toml: who may answer as DHCP server or router, who may claim which address, which EtherTypes pass, who is kept apart; storm control by port and class; `learn` and `max_macs` of a peer; a station that moves to and fro stays where it was.
