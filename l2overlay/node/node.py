@@ -446,13 +446,15 @@ class Node:
                 new_udp.close()
             raise
         self.config = config
-        self._names = {peer.public_key: peer.name for peer in config.peers}
+        names = {peer.public_key: peer.name for peer in config.peers}
+        self._names = self._names | names  # a peer that goes is still named by its last event
         self.overlay.reconfigure(config, self.clock())
         self.filter.configure(config)
         if new_udp is not None:
             self._change_port(new_udp)
         self.resolver.configure(config, self.key)
         self.pump.flush()
+        self._names = names
 
     async def _follow_on_host(self, config: Config) -> None:
         site = self.around.site

@@ -117,6 +117,7 @@ def test_a_peer_whose_key_was_changed_is_refused_within_a_second_and_its_station
         seconds = eventually(lambda: not peer_of(net.nodes[1], "h1")["up"], 1.0)
         print(f"down at the other end {seconds:.3f} s after the reload")
         assert stations_of(net.nodes[0], "h2") == []
+        assert "peer h2 is down: it was removed" in net.nodes[0].output()
         assert g1.mac not in stations_of(net.nodes[1], "h1")
         assert net.ping(g2, g1.ipv4, count=3, wait=0.2).received == 0
     assert reload(net, h1).returncode == 0
