@@ -249,6 +249,16 @@ def checksum_errors(station: Namespace) -> int:
     return count
 
 
+def set_offloads(guest: Guest, state: str) -> None:
+    """Of both ends of the guest's link, "on" or "off": what it sends, and what the host may hand to it.
+
+    Off, the host's kernel completes each checksum and cuts each super-frame by what the node wrote, and the guest verifies.
+    """
+    options = ["tx", state, "tso", state, "gso", state, "tx-udp-segmentation", state]
+    guest.run(["ethtool", "-K", "eth0", *options])
+    guest.host.run(["ethtool", "-K", guest.label, *options])
+
+
 def eventually(true: Callable[[], bool], seconds: float, pause: float = 0.02) -> float:
     """Wait until `true()`; how long it took. Fails after `seconds`."""
     start = time.monotonic()

@@ -13,7 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from stations import Flow, carry_tcp, carry_udp, eventually, peer_of, random_file, status, tell_nodes
+from stations import (
+    Flow,
+    carry_tcp,
+    carry_udp,
+    checksum_errors,
+    eventually,
+    peer_of,
+    random_file,
+    status,
+    tell_nodes,
+)
 
 from l2overlay.demo.lab import Host, Lab
 
@@ -70,9 +80,24 @@ def on_both(net: Lab, family: int, table: str, chain: str, *match: str) -> Itera
 # Random loss
 
 
+@pytest.fixture(params=["on", "off"], ids=["offloads on", "offloads off"])
+def offloads(net: Lab, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of the receivers' ends only: the senders go on making super-frames, or there would be nothing to take apart."""
+
+    def switch(state: str) -> None:
+        for guest in net.guests:
+            guest.host.run(["ethtool", "-K", guest.label, "tx", state])
+
+    switch(request.param)
+    yield
+    switch("on")
+
+
 @pytest.mark.parametrize("family", [4], indirect=True, ids=["IPv4 underlay"])
 @pytest.mark.parametrize(("percent", "size"), [(1, 4 << 20), (10, 1 << 19)], ids=["1 %", "10 %"])
+@pytest.mark.usefixtures("offloads")
 def test_files_arrive_whole_over_a_lossy_underlay(net: Lab, family: int, percent: int, size: int) -> None:
+    """A loss makes runs of a super-frame's parts, whose headers we correct: without offloads the guests verify that."""
     g1, g2, g3, g4 = net.guests
     chance = (
         "-i",
@@ -90,6 +115,7 @@ def test_files_arrive_whole_over_a_lossy_underlay(net: Lab, family: int, percent
         for sender, receiver, inner in ((g1, g2, 4), (g2, g1, 6), (g3, g4, 4), (g4, g3, 6)):
             seconds = carry_tcp(sender, receiver, random_file(size), family=inner)
             print(f"{percent} %, MTU {sender.mtu}, IPv{inner}: {size * 8e-6 / seconds:.0f} Mbit/s")
+    assert [checksum_errors(guest) for guest in net.guests] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("family", [4], indirect=True, ids=["IPv4 underlay"])

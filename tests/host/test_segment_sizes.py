@@ -11,7 +11,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from stations import carry_tcp, carry_udp, carry_udp_super_frame, checksum_errors, random_file, tell_nodes
+from stations import (
+    carry_tcp,
+    carry_udp,
+    carry_udp_super_frame,
+    checksum_errors,
+    random_file,
+    set_offloads,
+    tell_nodes,
+)
 
 from l2overlay.demo.lab import Guest, Lab
 
@@ -46,17 +54,10 @@ def _what_the_nodes_say(net: Lab) -> Iterator[None]:
 def pairs(net: Lab, request: pytest.FixtureRequest) -> Iterator[list[tuple[Guest, Guest]]]:
     g1, g2, g3, g4 = net.guests
     for guest in net.guests:
-        _set_offloads(guest, "on" if request.param == "with offloads" else "off")
+        set_offloads(guest, "on" if request.param == "with offloads" else "off")
     yield [(g1, g2), (g3, g4)]
     for guest in net.guests:
-        _set_offloads(guest, "on")
-
-
-def _set_offloads(guest: Guest, state: str) -> None:
-    """Of both ends of the guest's link: what it sends, and what the host may hand to it."""
-    options = ["tx", state, "tso", state, "gso", state, "tx-udp-segmentation", state]
-    guest.run(["ethtool", "-K", "eth0", *options])
-    guest.host.run(["ethtool", "-K", guest.label, *options])
+        set_offloads(guest, "on")
 
 
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
