@@ -40,7 +40,7 @@ def test_a_path_that_shrinks_passes_everything_after_5_s_and_is_used_in_full_aga
 ) -> None:
     sim = started(seed)
     a, b = sim.nodes
-    large, small = sim.conversation(a, b, size=FULL), sim.conversation(a, b, size=100)
+    large, small = sim.conversation(a, b, 0.1, FULL), sim.conversation(a, b, 0.1, 100)
     sim.run(sim.random.uniform(5.0, 10.0))
     _shrink(sim, 1300, both_ways=both_ways)
     shrunk = sim.now

@@ -14,7 +14,7 @@ from .underlay import Conditions
 def test_sessions_are_replaced_for_ever_and_not_one_frame_is_lost_for_it(seed: int) -> None:
     """Both ends start at the same moment here: two sessions come of it, and each end sends under another one."""
     sim = started(seed, 3, Conditions(delay=0.03, jitter=0.02))
-    talks = [sim.talk(x, y, every=0.25) for x in sim.nodes for y in sim.nodes if x is not y]
+    talks = [sim.talk(x, y, every=0.5) for x in sim.nodes for y in sim.nodes if x is not y]
     sim.run(600.0)
     for talk in talks:
         talk.stop()
