@@ -450,7 +450,8 @@ class Overlay:
                 self._events.append(event)
         if self._switch.moves or self._switch.freezes:
             if self._switch.freezes:
-                self._protection.loop.hurry(now)  # frames that go in circles look like this: ask now, not in a second
+                # Frames that go in circles look like this: probe now, not in a second.
+                self._protection.loop.hurry(now)
             self._tell_moves()
         if self._protection.has_news():
             self._events += self._protection.news(now)
