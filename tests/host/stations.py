@@ -274,13 +274,15 @@ class Flow:
     No ARP, no answers: what is missing was lost in this direction. Both stations are learned before the first number.
     """
 
-    def __init__(self, sender: Guest, receiver: Guest, interval: float = 0.005) -> None:
+    def __init__(self, sender: Guest, receiver: Guest, interval: float = 0.005, size: int = 34) -> None:
+        """`size` is that of each frame, 34 bytes at least."""
         self.sent_times: list[float] = []
         self.arrived: dict[int, float] = {}
         """When number N arrived, time.monotonic()."""
         self.repeated: list[int] = []
         self._marker = os.urandom(16)
         self._head = frame(receiver.mac, sender.mac, self._marker)
+        self._tail = bytes(size - len(self._head) - 4)
         self._sender, self._interval = sender, interval
         self._stop = threading.Event()
         self._ear = Ear(receiver)
@@ -330,7 +332,7 @@ class Flow:
             while not self._stop.is_set():
                 number = len(self.sent_times)
                 self.sent_times.append(time.monotonic())
-                mouth.send(self._head + number.to_bytes(4))
+                mouth.send(self._head + number.to_bytes(4) + self._tail)
                 self._stop.wait(self._interval)
 
     def _listen(self) -> None:
