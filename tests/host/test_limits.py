@@ -145,8 +145,7 @@ def test_memory_stays_within_80_mib_after_traffic_of_all_kinds(told: Lab) -> Non
     carry_tcp(g1, g2, random_file(32 * MIB))
     carry_udp(g2, g1, [bytes(1472)] * 2000)
     strangers = [
-        frame(g2.mac, f"52:54:0a:{n >> 16:02x}:{n >> 8 & 255:02x}:{n & 255:02x}", b"")
-        for n in range(20_000)
+        frame(g2.mac, f"52:54:0a:{n >> 16:02x}:{n >> 8 & 255:02x}:{n & 255:02x}", b"") for n in range(20_000)
     ]
     for at in range(0, len(strangers), 200):
         speak(g1, *strangers[at : at + 200])
