@@ -92,8 +92,10 @@ def test_a_set_up_that_fails_half_way_is_removed_too() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_takes_everything_down(number: signal.Signals) -> None:
     script = """
-        import time
+        import signal, time
         from l2overlay.demo.lab import Lab
+        # Whoever runs the tests in the background of a shell has it ignored, and children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with Lab() as lab:
             (host,) = lab.add_underlay(hosts=1)
             lab.add_guest(host).popen(["sleep", "60"])
