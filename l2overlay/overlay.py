@@ -192,7 +192,7 @@ class Overlay:
             frames = self._below_limit(self._protection.storm, frames, now)
         used.update(dict.fromkeys(self._up.values()))
         for frame in frames:
-            # One record for all peers: a third of what a broadcast to a hundred of them costs (tests/bench, flood).
+            # One record for all peers: a broadcast to a hundred of them takes 0.22 ms and not 0.30 (tests/bench, flood).
             record = flood_record(frame, MIN_CAPACITY)
             size = len(frame) - VIRTIO_LEN
             for peer in self._up.values():

@@ -17,7 +17,7 @@ TapFrame = NewType("TapFrame", bytes)
 then the whole Ethernet frame without FCS."""
 
 Gather = Sequence[bytes | memoryview]
-"""A `TapFrame` to be written, in pieces that are written one after the other with one `writev`."""
+"""A `TapFrame` to be written, in pieces that follow one another; one write for all of them."""
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ INIT_TYPE, RESP_TYPE, COOKIE_TYPE = 1, 2, 3
 COOKIE_LEN = 64
 
 HANDSHAKE_RATE = 200.0
-"""INITs a second that we read (0.25 ms each); once half a burst is used we are under load and ask for cookies."""
+"""INITs a second that we read; reading and answering one takes 0.2 ms. Half a burst used is load: we ask for cookies."""
 HANDSHAKE_BURST = 200.0
 UNDER_LOAD_TIME = 1.0
 COOKIE_RATE = 2000.0

@@ -19,7 +19,7 @@ Port = NewType("Port", bytes)
 LOCAL = Port(b"local")
 
 MAX_ENTRIES = 16_384
-"""About 4 MiB of Python objects; a /18 full of stations."""
+"""A /18 full of stations; 3.1 MiB of Python objects when all are learned (tracemalloc)."""
 
 
 @dataclass(slots=True)

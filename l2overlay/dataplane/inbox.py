@@ -39,7 +39,7 @@ REASSEMBLY_TIME = 0.25
 """Seconds. Fragments of one frame leave in one burst; what has not come by then is lost."""
 
 
-# An IntEnum's member costs a look-up of 40 ns (m) each time it is named.
+# Comparing with an IntEnum's member costs 149 ns, with an int 21 (timeit, Python 3.11).
 _PADDING, _FRAME, _SLICE = int(Record.PADDING), int(Record.FRAME), int(Record.SLICE)
 
 
@@ -172,8 +172,7 @@ class Inbox:
                 return
             if at > end or flags & ~1:
                 raise DatagramError("a record longer than its datagram, or with unknown flags")
-            # The two common cases stand here and not in functions of their own: a call a record costs 8 % of the
-            # packet rate (tests/bench/test_micro.py, unpack).
+            # The two common cases stand here and not in functions of their own, to save a call a record.
             if kind == _FRAME:
                 if self._run is not None:
                     self._end_run(received)

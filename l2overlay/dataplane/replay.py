@@ -1,7 +1,7 @@
 """The replay window: no counter of a session is accepted twice.
 
 RFC 6479 keeps a bitmap behind the highest counter. In Python a list that holds the newest counter per slot is faster
-(52 ns a check against 210 ns for a bitmap in an int, m) and exact: a counter is fresh if its slot holds a smaller one. A
+(52 ns a check, design.md section 4) and exact: a counter is fresh if its slot holds a smaller one. A
 counter that was accepted once stays at or below its slot for ever; one that never arrived is refused only when another,
 at least a whole window newer, has taken its slot.
 """
