@@ -45,9 +45,16 @@ from l2overlay.dataplane.outbox import flood_record
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.storm import StormControl
 from l2overlay.dataplane.switch import FLOOD, Decision, Flood, Switch
-from l2overlay.dataplane.wire import CHECKSUM_LEN, DATA_OVERHEAD, DATA_TYPE, Record, control_record
+from l2overlay.dataplane.wire import (
+    CHECKSUM_LEN,
+    DATA_OVERHEAD,
+    DATA_TYPE,
+    TRAIN_TYPE,
+    Record,
+    control_record,
+)
 from l2overlay.errors import ConfigError, Problem
-from l2overlay.seams import Burst, Gather, TapFrame
+from l2overlay.seams import Burst, Gather, Pieces, TapFrame
 
 SWEEP_INTERVAL = 30.0
 """Seconds between sweeps of the FDB, which only free memory."""
@@ -251,43 +258,43 @@ class Overlay:
         for burst in bursts:
             data, size = b"".join(burst.buffers), burst.datagram_size
             if not data:
-                self._refuse(self._local.counters, DropReason.BAD_LENGTH, data, size)
-            while data:
-                data = self._receive_run(data, size, burst.address, now)
+                self._refuse(self._local.counters, DropReason.BAD_LENGTH)
+            at = 0
+            while at < len(data):
+                at = self._receive_run(data, at, size, burst.address, now)
         self._receive_opened(now)
         self._settle(now)
 
-    def _receive_run(self, data: bytes, size: int, address: Address, now: float) -> bytes:
-        """Take those datagrams of a burst that belong to the first one's session, or the first alone; returns the others."""
-        if data[0] != DATA_TYPE:
+    def _receive_run(self, data: bytes, at: int, size: int, address: Address, now: float) -> int:
+        """Take the datagram at byte `at` of a burst, and those behind it of its kind and session. Returns where they end."""
+        if data[at] not in (DATA_TYPE, TRAIN_TYPE):
             self._receive_opened(now)
             self._local.counters.rx_datagrams += 1
-            self._members.receive_untrusted(data[:size], address, now)
-            return data[size:]
-        session = self._local.sessions.get(int.from_bytes(data[4:8], "little"))
+            self._members.receive_untrusted(data[at : at + size], address, now)
+            return at + size
+        session = self._local.sessions.get(int.from_bytes(data[at + 4 : at + 8], "little"))
         if session is None:
-            return self._refuse(self._local.counters, DropReason.UNKNOWN_SESSION, data, size)
+            self._refuse(self._local.counters, DropReason.UNKNOWN_SESSION)
+            return at + size
         peer = self._members.peers[session.peer]
         if session.created_time + REJECT_TIME <= now:
-            return self._refuse(peer.counters, DropReason.EXPIRED_SESSION, data, size)
-        plaintexts, strangers = session.open_untrusted(data, size, peer.counters)
-        peer.counters.rx_datagrams += -(-len(data) // size) - len(strangers)
+            self._refuse(peer.counters, DropReason.EXPIRED_SESSION)
+            return at + size
+        plaintexts, end = session.open_untrusted(data, at, size, peer.counters)
+        if end == at:
+            # Its index is right, and still it is not of this session: another lane, or reserved bytes.
+            self._refuse(peer.counters, DropReason.BAD_RESERVED)
+            return at + size
+        peer.counters.rx_datagrams += -(-(end - at) // size)
         if plaintexts:
             self._collect_opened(session, address, plaintexts, now)
-        if not strangers:
-            return b""
-        others = b"".join(strangers)
-        if strangers[0] == data[:size]:
-            # Its index is right, and still it is not of this session: another lane, or reserved bytes.
-            return self._refuse(peer.counters, DropReason.BAD_RESERVED, others, size)
-        return others
+        return end
 
     @staticmethod
-    def _refuse(counters: Counters, reason: DropReason, data: bytes, size: int) -> bytes:
-        """Drop the first datagram; returns the others."""
+    def _refuse(counters: Counters, reason: DropReason) -> None:
+        """Drop one datagram."""
         counters.rx_datagrams += 1
         counters.drop(reason)
-        return data[size:]
 
     def _collect_opened(
         self, session: Session, address: Address, plaintexts: list[bytes], now: float
@@ -319,7 +326,7 @@ class Overlay:
                 peer.receive_control(kind, body, address, now)
         peer.flush(now)
 
-    def _accept_frames(self, peer: Peer, frames: list[list[bytes]], now: float) -> None:
+    def _accept_frames(self, peer: Peer, frames: list[Pieces], now: float) -> None:
         counters, port, protection = peer.counters, Port(peer.key), self._protection
         if port in protection.closed:
             counters.drop(protection.closed[port], len(frames))
@@ -355,7 +362,7 @@ class Overlay:
         storm = self._protection.storm
         return None if storm is None else storm.refuse(head, size, port, now)
 
-    def _keep_back(self, frame: list[bytes], verdict: DropReason | Held, peer: Peer) -> None:
+    def _keep_back(self, frame: Pieces, verdict: DropReason | Held, peer: Peer) -> None:
         """Drop a frame for its reason, or hold it until the kernel's filter knows its station."""
         if isinstance(verdict, Held):
             assert self.gate is not None  # it said so

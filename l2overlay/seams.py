@@ -16,6 +16,9 @@ TapFrame = NewType("TapFrame", bytes)
 """A frame as the TAP gives it: a 10-byte little-endian `struct virtio_net_hdr` (all zero when nothing was offloaded),
 then the whole Ethernet frame without FCS."""
 
+Pieces = tuple[bytes, *tuple[bytes | memoryview, ...]]
+"""A `TapFrame` in pieces that follow one another; the first holds at least all headers."""
+
 Gather = Sequence[bytes | memoryview]
 """A `TapFrame` to be written, in pieces that follow one another; one write for all of them."""
 
@@ -29,7 +32,7 @@ class Burst:
 
     address: Address
     datagram_size: int
-    buffers: list[bytes]
+    buffers: list[bytes | bytearray]
 
     def datagrams(self) -> list[bytes]:
         """The datagrams one by one: for fakes, and for a kernel without UDP GSO."""

@@ -44,6 +44,9 @@ _INIT_HEAD: Final = Struct("<BBHI")
 _RESP_HEAD: Final = Struct("<BBHII")
 FEATURE_LAN = 1
 """Bit of `features`: LAN records are understood."""
+FEATURE_TRAIN = 2
+"""Trains and RECEPTION records are understood."""
+OUR_FEATURES = FEATURE_LAN | FEATURE_TRAIN
 
 # stamp u64, features u32, reserved u32 (0)
 _INIT_PAYLOAD: Final = Struct("<QII")

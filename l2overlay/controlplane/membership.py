@@ -13,8 +13,8 @@ from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import Config, PeerConfig
 from l2overlay.controlplane.cookie import CookieChecker
 from l2overlay.controlplane.handshake import (
-    FEATURE_LAN,
     INIT_LEN,
+    OUR_FEATURES,
     RESP_LEN,
     ReceivedInit,
     receive_init_untrusted,
@@ -196,7 +196,7 @@ class Membership:
             self._local.context,
             received,
             sender=index,
-            features=FEATURE_LAN,
+            features=OUR_FEATURES,
             ephemeral=self._local.random(32),
         )
         peer.last_stamp, peer.features = received.stamp, received.features

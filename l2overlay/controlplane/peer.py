@@ -20,10 +20,17 @@ from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import PeerConfig
 from l2overlay.controlplane.cookie import CookieHolder
 from l2overlay.controlplane.events import PathSizeChanged, PeerDown, PeerMoved, PeerUnanswered, PeerUp
-from l2overlay.controlplane.handshake import FEATURE_LAN, PendingHandshake, SessionKeys, initiate
+from l2overlay.controlplane.handshake import (
+    FEATURE_TRAIN,
+    OUR_FEATURES,
+    PendingHandshake,
+    SessionKeys,
+    initiate,
+)
 from l2overlay.controlplane.liveness import Liveness
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.path_mtu import BASE_SIZE, PathMtu
+from l2overlay.controlplane.reception import Reception, TrainLength
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
@@ -33,6 +40,7 @@ from l2overlay.dataplane.wire import (
     DATA_OVERHEAD,
     PING_TOKEN,
     PROBE_TOKEN,
+    RECEPTION,
     Record,
     control_record,
     path_probe,
@@ -110,6 +118,8 @@ class Peer:
         self.next_init = inf
         self.wakeup = inf
         self.path = PathMtu(DEFAULT_PATH_LIMIT[4], now)
+        self.reception = Reception()
+        self.trains = TrainLength()
         self.queue: deque[tuple[float, TapFrame]] = deque()
         self._queued_bytes = 0
         self._local = local
@@ -154,9 +164,9 @@ class Peer:
         session = self.current
         if not plaintexts or session is None or self.endpoint is None:
             return
-        sealed = session.seal(plaintexts)
-        self._local.bursts += to_bursts(self.endpoint, sealed)
-        self.counters.tx_datagrams += len(plaintexts)
+        bursts, count = session.seal_bursts(plaintexts, self.endpoint, self.outbox.datagram_size)
+        self._local.bursts += bursts
+        self.counters.tx_datagrams += count
         if len(plaintexts[0]) + DATA_OVERHEAD > BASE_SIZE:
             self.path.used_large()
             self.wake_at(self.path.deadline())
@@ -230,7 +240,7 @@ class Peer:
             self.key,
             sender=local.new_index(),
             stamp=local.new_stamp(now),
-            features=FEATURE_LAN,
+            features=OUR_FEATURES,
             ephemeral=local.random(32),
             cookie=self._cookie.cookie(now),
         )
@@ -325,6 +335,7 @@ class Peer:
             self._drop_session(self.previous.popleft())
 
     def _drop_session(self, session: Session) -> None:
+        session.close(self.counters)
         del self._local.sessions[session.local_index]
 
     def _drop_next(self) -> None:
@@ -407,6 +418,10 @@ class Peer:
         self.liveness.last_heard = now
         if address != self.endpoint:
             self._challenge_address(address, now)
+        if self.features & FEATURE_TRAIN:
+            report = self.reception.report(session, now)
+            if report is not None:
+                self.outbox.add_record(control_record(Record.RECEPTION, RECEPTION.pack(*report)))
 
     def received_frames(self, now: float) -> None:
         """Frames came."""
@@ -431,6 +446,10 @@ class Peer:
             self.wake_at(self.path.deadline())
         elif kind is Record.PATH_RESPONSE:
             self._receive_path_response(body, address, now)
+        elif kind is Record.RECEPTION:
+            used, opened = RECEPTION.unpack(body)
+            if self.trains.reported_untrusted(used, opened, self.path.size):
+                self.outbox.resize(self.path.size, self.trains.cars)
         elif kind is Record.BYE:
             self.go_down("it left", now)
 
@@ -466,6 +485,7 @@ class Peer:
     def _apply_path(self) -> None:
         """The outbox fills datagrams of the size that the path is known to take."""
         if self.outbox.datagram_size != self.path.size:
+            self.trains = TrainLength()
             self.outbox.resize(self.path.size)
             self._local.events.append(PathSizeChanged(self.key, self.path.size))
         self.wake_at(self.path.deadline())

@@ -26,7 +26,7 @@ from l2overlay.dataplane.ethernet import DESTINATION, PROBE_GROUP, PROBE_TYPE, S
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.offload import is_super_frame
 from l2overlay.dataplane.snooping import Bindings
-from l2overlay.seams import TapFrame
+from l2overlay.seams import Pieces, TapFrame
 
 IPV4, IPV6, ARP = b"\x08\x00", b"\x86\xdd", b"\x08\x06"
 TCP, UDP = b"\x06", b"\x11"
@@ -106,7 +106,7 @@ class Guards:
             or self._passes(frame, LOCAL, now)
         ]
 
-    def from_peer(self, frames: list[list[bytes]], port: Port, now: float) -> list[list[bytes]]:
+    def from_peer(self, frames: list[Pieces], port: Port, now: float) -> list[Pieces]:
         """Those that may pass; each begins with what holds its headers."""
         ipv4, ipv6 = self._at_once
         return [

@@ -30,6 +30,7 @@ from l2overlay.dataplane.wire import (
     Record,
 )
 from l2overlay.errors import DatagramError, FrameError
+from l2overlay.seams import Pieces
 
 MAX_REASSEMBLIES = 32
 """Frames of one peer that wait for fragments at the same time; the oldest gives way."""
@@ -47,7 +48,7 @@ _PADDING, _FRAME, _SLICE = int(Record.PADDING), int(Record.FRAME), int(Record.SL
 class Received:
     """What one burst held: frames as gather lists that begin with the virtio header, and control records in order."""
 
-    frames: list[list[bytes]] = field(default_factory=list)
+    frames: list[Pieces] = field(default_factory=list)
     controls: list[tuple[Record, bytes]] = field(default_factory=list)
 
 
@@ -64,7 +65,7 @@ class _Run:
     template: Template
     start: int
     end: int
-    pieces: list[bytes]
+    pieces: list[bytes | memoryview]
     head: bytes = b""
     data_at: int = 0
     slice_len: int = 0
@@ -177,11 +178,11 @@ class Inbox:
                 if self._run is not None:
                     self._end_run(received)
                 if flags:
-                    append([_partial_frame(plaintext[body:at])])
+                    append((_partial_frame(plaintext[body:at]),))
                     continue
                 if length < ETHERNET_HEADER_LEN:
                     raise DatagramError("a frame shorter than its header")
-                append([PLAIN_VIRTIO + plaintext[body:at]])
+                append((PLAIN_VIRTIO + plaintext[body:at],))
             elif kind == _SLICE and not flags:
                 self._receive_slice(plaintext, body, at, received)
             else:
@@ -196,7 +197,7 @@ class Inbox:
                 offset = plaintext[body] | plaintext[body + 1] << 8
                 if offset == run.end and data < end <= data + run.template.total - offset:
                     _check_units(run.template, offset, end - data)
-                    run.pieces.append(plaintext[data:end])
+                    run.pieces.append(memoryview(plaintext)[data:end])
                     run.end = offset + end - data
                     if body == RECORD_LEN and end == len(plaintext):
                         run.expect_more_like(plaintext, data)
@@ -210,7 +211,7 @@ class Inbox:
         run, self._run = self._run, None
         if run is not None:
             header = run_header(run.template, run.start, run.end - run.start)
-            received.frames.append([header, *run.pieces])
+            received.frames.append((header, *run.pieces))
 
     def _receive_other(self, kind: int, flags: int, body: bytes, received: Received, now: float) -> None:
         if kind == Record.FRAGMENT:
@@ -264,7 +265,7 @@ class Inbox:
                 self._counters.drop(DropReason.BAD_FRAGMENT)
                 return
             at += len(part)
-        received.frames.append([_partial_frame(body) if whole.flags else PLAIN_VIRTIO + body])
+        received.frames.append((_partial_frame(body) if whole.flags else PLAIN_VIRTIO + body,))
 
 
 def _partial_frame(body: bytes) -> bytes:
@@ -291,7 +292,7 @@ def _start_run(plaintext: bytes, body: int, end: int) -> _Run:
     if not data < end <= data + template.total - offset:
         raise FrameError("a slice without data, or past the end of its super-frame")
     _check_units(template, offset, end - data)
-    run = _Run(key, template, offset, offset + end - data, [plaintext[data:end]])
+    run = _Run(key, template, offset, offset + end - data, [memoryview(plaintext)[data:end]])
     if body == RECORD_LEN and end == len(plaintext):
         run.expect_more_like(plaintext, data)
     return run

@@ -20,10 +20,10 @@ from l2overlay.dataplane.offload import (
     make_template,
     split_units,
 )
+from l2overlay.dataplane.train import plaintext_len
 from l2overlay.dataplane.wire import (
     CHECKSUM,
     CHECKSUM_LEN,
-    DATA_OVERHEAD,
     FRAGMENT,
     FRAGMENT_LEN,
     MIN_FRAGMENT,
@@ -74,23 +74,22 @@ def flood_record(frame: TapFrame, capacity: int) -> bytes | None:
 class Outbox:
     """Records for one peer, on their way into plaintexts of at most `capacity` bytes."""
 
-    __slots__ = ("_left", "_next_id", "_pieces", "_plaintexts", "capacity")
+    __slots__ = ("_left", "_next_id", "_pieces", "_plaintexts", "capacity", "datagram_size")
 
     def __init__(self, datagram_size: int) -> None:
         self._plaintexts: list[bytes] = []
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
         self._next_id = 0
-        self.capacity = self._left = datagram_size - DATA_OVERHEAD
+        self.resize(datagram_size)
 
-    @property
-    def datagram_size(self) -> int:
-        """The size of a full datagram."""
-        return self.capacity + DATA_OVERHEAD
+    def resize(self, datagram_size: int, cars: int = 1) -> None:
+        """The path takes datagrams of this size from now on, so many of them sealed as one.
 
-    def resize(self, datagram_size: int) -> None:
-        """The path takes datagrams of this size from now on; what is packed already keeps the old one."""
+        What is packed already keeps the old capacity.
+        """
         self._flush_pieces()
-        self.capacity = self._left = datagram_size - DATA_OVERHEAD
+        self.datagram_size = datagram_size
+        self.capacity = self._left = plaintext_len(cars, datagram_size)
 
     def take(self) -> list[bytes]:
         """The plaintexts, in order; leaves the outbox empty."""
@@ -180,29 +179,30 @@ class Outbox:
         if overhead + unit > self.capacity:
             self._add_unsliceable(frame, template)
             return
-        start = VIRTIO_LEN + template.header_len
+        # A slice may be 32 KiB: a view of it is not copied before its datagram is put together.
+        payload = memoryview(frame)[VIRTIO_LEN + template.header_len :]
         at, total = 0, template.total
         while at < total:
             self._make_room(overhead + (unit if template.is_udp else min(MIN_PART, total - at)))
             length = self._left - overhead
             length -= length % unit
             if not self._pieces and total - at > length:
-                at = self._add_full_slices(frame, start, at, template_bytes, length)
+                at = self._add_full_slices(payload, at, template_bytes, length)
                 continue
-            part = frame[start + at : start + at + length]
+            part = payload[at : at + length]
             self._add_part(Record.SLICE, 0, at, template_bytes, part)
             at += len(part)
 
-    def _add_full_slices(self, frame: TapFrame, start: int, at: int, template: bytes, length: int) -> int:
+    def _add_full_slices(self, payload: memoryview, at: int, template: bytes, length: int) -> int:
         """Datagrams with one slice each, all of `length` bytes; what is shorter is left. Returns the offset reached.
 
         Nearly every datagram of a bulk transfer is made here, in 0.4 us where the general way takes 1.3.
         """
         join, pack = b"".join, PART.pack
         kind, body_len = _SLICE, PART_LEN - RECORD_LEN + len(template) + length
-        end = len(frame) - start - length
+        end = len(payload) - length
         self._plaintexts += [
-            join((pack(kind, 0, body_len, at), template, frame[start + at : start + at + length]))
+            join((pack(kind, 0, body_len, at), template, payload[at : at + length]))
             for at in range(at, end, length)
         ]
         return at + -(-(end - at) // length) * length
@@ -214,7 +214,7 @@ class Outbox:
         for unit in split_units(frame, template):
             self._add_offloaded(unit)
 
-    def _add_part(self, kind: Record, flags: int, at: int, head: bytes, part: bytes) -> None:
+    def _add_part(self, kind: Record, flags: int, at: int, head: bytes, part: bytes | memoryview) -> None:
         body_len = PART_LEN - RECORD_LEN + len(head) + len(part)
         self._pieces += (PART.pack(kind, flags, body_len, at), head, part)
         self._left -= RECORD_LEN + body_len

@@ -19,26 +19,40 @@ from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import Suite
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.replay import WINDOW_MASK, ReplayWindow
-from l2overlay.dataplane.wire import COUNTER_LIMIT, DATA_HEADER_LEN, DATA_TYPE, TAG_LEN
+from l2overlay.dataplane.train import Arrivals, cut, take_cars_untrusted
+from l2overlay.dataplane.wire import (
+    COUNTER_LIMIT,
+    DATA_HEADER_LEN,
+    DATA_OVERHEAD,
+    DATA_TYPE,
+    MAX_CARS,
+    TAG_LEN,
+    TRAIN_TYPE,
+)
 from l2overlay.seams import Burst
 
 _PREFIX = Struct("<BBHI")
 _COUNTER = Struct("<Q")
+_TRAIN = bytes((TRAIN_TYPE,))
 
 
 class Session:
     """Keys of one handshake. `remote_index` names it to the peer, `local_index` to us."""
 
     __slots__ = (
+        "_arrivals",
         "_decrypt",
         "_encrypt",
         "_newest",
+        "_receive_index",
         "_receive_prefix",
         "_send_prefix",
         "address",
         "created_time",
         "initiator",
         "local_index",
+        "newest_opened",
+        "opened_count",
         "peer",
         "remote_index",
         "send_counter",
@@ -67,33 +81,73 @@ class Session:
         self.address = address
         self.send_counter = 0
         self.window = ReplayWindow()
+        self.opened_count = 0
+        """Plaintexts that came, each with a counter of its own."""
+        self.newest_opened = -1
+        """The largest counter among them."""
         self._newest = self.window.newest
+        self._arrivals = Arrivals()
         self._encrypt = aead(send_key).encrypt
         self._decrypt = aead(receive_key).decrypt
         self._send_prefix = _PREFIX.pack(DATA_TYPE, 0, 0, remote_index)
         self._receive_prefix = _PREFIX.pack(DATA_TYPE, 0, 0, local_index)
+        self._receive_index = self._receive_prefix[4:]
 
-    def seal(self, plaintexts: Sequence[bytes]) -> list[bytes]:
+    def seal(self, plaintexts: Sequence[bytes]) -> list[bytes | bytearray]:
         """A header and a ciphertext for every plaintext, alternating, ready for one gathering send."""
-        first = self.send_counter
-        self.send_counter = first + len(plaintexts)
-        if self.send_counter > COUNTER_LIMIT:
-            raise OverflowError("the session's counter is used up; the rekey timer must come first")
+        first = self._use_counters(len(plaintexts))
         encrypt, prefix = self._encrypt, self._send_prefix
-        sealed: list[bytes] = []
+        sealed: list[bytes | bytearray] = []
         for counter, plaintext in enumerate(plaintexts, first):
             header = prefix + counter.to_bytes(8, "little")
             sealed += (header, encrypt(header[4:], plaintext, None))
         return sealed
 
-    def open_untrusted(
-        self, data: bytes, datagram_size: int, counters: Counters
-    ) -> tuple[list[bytes], list[bytes]]:
-        """Open a burst: datagrams of `datagram_size` bytes one after the other, the last may be shorter.
+    def seal_train(self, plaintext: bytes, datagram_size: int) -> bytearray:
+        """One plaintext as a train: its cars one after the other, all of `datagram_size` bytes but the last."""
+        nonce = self._send_prefix[4:] + self._use_counters(1).to_bytes(8, "little")
+        return cut(nonce, self._encrypt(nonce, plaintext, None), datagram_size)
 
-        Returns the plaintexts of those that are ours, fresh and genuine; and, apart, the datagrams that are not of this
-        session. What fails is counted in `counters`; nothing is raised.
+    def seal_bursts(
+        self, plaintexts: Sequence[bytes], address: Address, datagram_size: int
+    ) -> tuple[list[Burst], int]:
+        """Plaintexts of any length as bursts, and how many datagrams: what is too long for one becomes a train."""
+        longest = datagram_size - DATA_OVERHEAD
+        if max(map(len, plaintexts)) <= longest:
+            return to_bursts(address, self.seal(plaintexts)), len(plaintexts)
+        bursts: list[Burst] = []
+        count, is_open = 0, False
+        for plaintext in plaintexts:
+            is_train = len(plaintext) > longest
+            sealed: list[bytes | bytearray]
+            sealed = [self.seal_train(plaintext, datagram_size)] if is_train else self.seal([plaintext])
+            size = sum(map(len, sealed))
+            if is_open:
+                bursts[-1].buffers += sealed
+            else:
+                bursts.append(Burst(address, min(size, datagram_size), sealed))
+            is_open = size % datagram_size == 0
+            count += -(-size // datagram_size)
+        return bursts, count
+
+    def _use_counters(self, count: int) -> int:
+        """The first of `count` counters that nothing else will have."""
+        first = self.send_counter
+        self.send_counter = first + count
+        if self.send_counter > COUNTER_LIMIT:
+            raise OverflowError("the session's counter is used up; the rekey timer must come first")
+        return first
+
+    def open_untrusted(
+        self, data: bytes, start: int, datagram_size: int, counters: Counters
+    ) -> tuple[list[bytes], int]:
+        """Open a burst from byte `start` on: datagrams of `datagram_size` bytes one after the other, the last may be shorter.
+
+        Returns the plaintexts of those that are ours, fresh, genuine and (trains) whole; and where the first datagram
+        begins that is of another kind or another session. What fails is counted in `counters`; nothing is raised.
         """
+        if data[start] == TRAIN_TYPE:
+            return self._open_trains_untrusted(data, start, datagram_size, counters)
         decrypt, prefix, newest, read_counter = (
             self._decrypt,
             self._receive_prefix,
@@ -101,12 +155,11 @@ class Session:
             _COUNTER.unpack_from,
         )
         plaintexts: list[bytes] = []
-        strangers: list[bytes] = []
-        view = memoryview(data)
-        for at in range(0, len(data), datagram_size):
+        view, end, newest_opened = memoryview(data), len(data), -1
+        for at in range(start, end, datagram_size):
             if not data.startswith(prefix, at):
-                strangers.append(data[at : at + datagram_size])
-                continue
+                end = at
+                break
             sealed = view[at + DATA_HEADER_LEN : at + datagram_size]
             if len(sealed) < TAG_LEN:
                 counters.drop(DropReason.BAD_LENGTH)
@@ -121,11 +174,66 @@ class Session:
             except InvalidTag:
                 counters.drop(DropReason.BAD_TAG)
                 continue
-            newest[slot] = counter
-        return plaintexts, strangers
+            newest[slot] = newest_opened = counter
+        self._count_opened(len(plaintexts), newest_opened)
+        return plaintexts, end
+
+    def _open_trains_untrusted(
+        self, data: bytes, at: int, datagram_size: int, counters: Counters
+    ) -> tuple[list[bytes], int]:
+        plaintexts: list[bytes] = []
+        while data.startswith(_TRAIN, at) and data.startswith(self._receive_index, at + 4):
+            if min(datagram_size, len(data) - at) <= DATA_HEADER_LEN:
+                counters.drop(DropReason.BAD_LENGTH)
+                at += datagram_size
+                continue
+            if data[at + 3]:
+                break
+            cars, piece = take_cars_untrusted(data, at, datagram_size)
+            plaintext = self._open_cars_untrusted(data[at : at + DATA_HEADER_LEN], cars, piece, counters)
+            if plaintext is not None:
+                plaintexts.append(plaintext)
+            at += cars * datagram_size
+        return plaintexts, min(at, len(data))
+
+    def _open_cars_untrusted(
+        self, header: bytes, cars: int, piece: bytes, counters: Counters
+    ) -> bytes | None:
+        """So many cars of one train came, the first with this header. Returns the plaintext when they were the last."""
+        index, count = header[1], header[2]
+        (counter,) = _COUNTER.unpack_from(header, 8)
+        slot = counter & WINDOW_MASK
+        if not 1 < count <= MAX_CARS or index + cars > count:
+            counters.drop(DropReason.BAD_TRAIN, cars)
+            return None
+        if counter <= self._newest[slot] or counter >= COUNTER_LIMIT:
+            counters.drop(DropReason.REPLAYED, cars)
+            return None
+        sealed: bytes | None = piece
+        if cars < count:
+            sealed = self._arrivals.arrive_untrusted(counter, index, cars, count, piece, counters)
+        if sealed is None:
+            return None
+        try:
+            plaintext = self._decrypt(header[4:], sealed, None)
+        except InvalidTag:
+            counters.drop(DropReason.BAD_TAG, count)
+            return None
+        self._newest[slot] = counter
+        self._count_opened(1, counter)
+        self._arrivals.departed(counter, counters)
+        return plaintext
+
+    def _count_opened(self, count: int, newest: int) -> None:
+        self.opened_count += count
+        self.newest_opened = max(self.newest_opened, newest)
+
+    def close(self, counters: Counters) -> None:
+        """Nothing more is opened: count what still waited for the rest of its train."""
+        self._arrivals.close(counters)
 
 
-def to_bursts(address: Address, sealed: list[bytes]) -> list[Burst]:
+def to_bursts(address: Address, sealed: list[bytes | bytearray]) -> list[Burst]:
     """Sealed datagrams (header, ciphertext, ...) as bursts: in each all are equally long but the last, as UDP GSO wants."""
     if len(sealed) == 2:
         return [Burst(address, DATA_HEADER_LEN + len(sealed[1]), sealed)]

@@ -1,6 +1,7 @@
 """Every byte layout of the transport: datagram headers and the records inside them. All little-endian.
 
     DATA      type 4 | lane | 0 0 | receiver u32 | counter u64 | AEAD(records) | tag[16]
+    TRAIN     type 5 | index u8 | count u8 | 0 | receiver u32 | counter u64 | a piece of AEAD(records) | tag[16]
 
     record    kind u8 | flags u8 | length u16 | body[length]
       PADDING         0  ends the datagram; what follows is ignored
@@ -16,6 +17,8 @@
       BYE            10                             the sender leaves
       LAN            11  key[32] | change u32       of the sender's LAN: its probes' key; another change, and its stations
                                                     are to be forgotten. Only to peers with that feature
+      RECEPTION      12  sent u32 | opened u32      since the last report: counters that the session's sender used, and
+                                                    what of them was opened. Only to peers with the TRAIN feature
 
     template  id u32 | gso_type u8 | 0 | gso_size u16 | header_len u16 | csum_start u16 | total u16 | header[header_len]
 
@@ -32,6 +35,12 @@ TAG_LEN = 16
 DATA_HEADER = Struct("<BBHIQ")
 DATA_HEADER_LEN = DATA_HEADER.size
 DATA_OVERHEAD = DATA_HEADER_LEN + TAG_LEN
+
+TRAIN_TYPE = 5
+MAX_CARS = 64
+"""Datagrams of one train."""
+MAX_TRAIN_LEN = 36_864
+"""Bytes of ciphertext and tag of one train: bounds what a receiver keeps of it."""
 
 RECORD = Struct("<BBH")
 RECORD_LEN = RECORD.size
@@ -56,6 +65,7 @@ PING_TOKEN = Struct("<Q")
 PROBE_TOKEN = Struct("<I")
 CHALLENGE_LEN = 8
 LAN = Struct("<32sI")
+RECEPTION = Struct("<II")
 
 COUNTER_LIMIT = 1 << 60
 """No session counts further (WireGuard, section 6.2: 2**64 - 2**13 - 1); the rekey after 120 s comes long before."""
@@ -76,6 +86,7 @@ class Record(IntEnum):
     PATH_RESPONSE = 9
     BYE = 10
     LAN = 11
+    RECEPTION = 12
 
 
 class RecordFlag(IntFlag):
@@ -93,6 +104,7 @@ CONTROL_BODY_LEN = {
     Record.PATH_RESPONSE: CHALLENGE_LEN,
     Record.BYE: 0,
     Record.LAN: LAN.size,
+    Record.RECEPTION: RECEPTION.size,
 }
 """Exact body lengths; a PATH_PROBE has its token and any number of zeros."""
 

@@ -162,8 +162,8 @@ class FarEnd:
     def open(self, datagram: bytes) -> list[tuple[Record, bytes]]:
         """The records of a datagram of the node; none when it is of another session."""
         assert self.session is not None
-        plaintexts, strangers = self.session.open_untrusted(datagram, len(datagram), Counters())
-        return [] if strangers else [record for plaintext in plaintexts for record in records_in(plaintext)]
+        plaintexts, end = self.session.open_untrusted(datagram, 0, len(datagram), Counters())
+        return [] if not end else [record for plaintext in plaintexts for record in records_in(plaintext)]
 
     def dial(self, near: NearEnd) -> None:
         """Come up as the initiator, and let the node do what it does at once then."""

@@ -131,7 +131,7 @@ def test_the_stamp_of_a_handshake_that_failed_is_not_remembered(near: NearEnd, f
     [
         (b"", DropReason.BAD_LENGTH),
         (b"\0" * 152, DropReason.BAD_TYPE),
-        (b"\5" * 152, DropReason.BAD_TYPE),
+        (b"\6" * 152, DropReason.BAD_TYPE),
         (b"\1" * 151, DropReason.BAD_LENGTH),
         (b"\1" * 153, DropReason.BAD_LENGTH),
         (b"\2" * 99, DropReason.BAD_LENGTH),
@@ -141,6 +141,7 @@ def test_the_stamp_of_a_handshake_that_failed_is_not_remembered(near: NearEnd, f
         (b"\3" * 64, DropReason.UNKNOWN_SESSION),
         (b"\4" * 3, DropReason.UNKNOWN_SESSION),
         (b"\4" * 100, DropReason.UNKNOWN_SESSION),
+        (b"\5" * 100, DropReason.UNKNOWN_SESSION),
     ],
     ids=lambda value: f"{value[:1].hex()}x{len(value)}" if isinstance(value, bytes) else str(value),
 )

@@ -107,7 +107,7 @@ class Meeting:
         """What the node has sent to the insider, opened."""
         plaintexts: list[bytes] = []
         for datagram in self.sent():
-            plaintexts += self.session.open_untrusted(datagram, len(datagram), Counters())[0]
+            plaintexts += self.session.open_untrusted(datagram, 0, len(datagram), Counters())[0]
         return plaintexts
 
     def events(self) -> list[Event]:

@@ -72,7 +72,7 @@ def test_frames_controls_and_padding_of_one_datagram_come_out_in_order() -> None
         frame_record(FRAME_A) + record(4, b"12345678") + frame_record(FRAME_B) + record(10) + bytes(40)
     )
     received = Door().receive(plaintext)
-    assert received.frames == [[PLAIN + FRAME_A], [PLAIN + FRAME_B]]
+    assert received.frames == [(PLAIN + FRAME_A,), (PLAIN + FRAME_B,)]
     assert received.controls == [(Record.PING, b"12345678"), (Record.BYE, b"")]
 
 
@@ -142,7 +142,7 @@ def test_slice_of_the_expected_length_with_a_record_behind_it_is_joined_and_the_
     frames = Door().receive(slice_record(whole, 0, 1000), behind, slice_record(whole, 2000, 3000)).frames
     payloads = [b"".join(map(payload_of, segments(frame))) for frame in (frames[0], frames[2])]
     assert payloads == [whole.payload[:2000], whole.payload[2000:]]
-    assert frames[1] == [PLAIN + FRAME_A]
+    assert frames[1] == (PLAIN + FRAME_A,)
 
 
 @pytest.mark.parametrize("padding", [1, 4, 64])

@@ -1,0 +1,81 @@
+"""How much of what is sealed arrives, and how long trains may therefore be (`dataplane.train`).
+
+The receiver counts per session how many counters the other end has used and how many of them it opened, and reports both.
+The sender begins with one datagram a train, which is none. What is lost of trains grows with their length, so
+
+    up to `GROW_BELOW` lost            twice as long, to the most that pays
+    more than `SHRINK_ABOVE` lost      so much shorter that half of `SHRINK_ABOVE` would have been lost
+
+Datagrams that this host's own socket had no room for say nothing of the path: whoever is too slow must not be sent more
+datagrams for the same bytes. A report whose time holds such an overflow is not made.
+"""
+
+from l2overlay.dataplane.session import Session
+from l2overlay.dataplane.train import max_cars
+
+REPORT_COUNTERS = 1024
+"""A report covers so many, or it has lost at least ..."""
+REPORT_LOST = 4
+"""... so many of fewer."""
+REPORT_INTERVAL = 0.05
+"""Seconds between two reports at least."""
+GROW_BELOW = 0.001
+SHRINK_ABOVE = 0.005
+
+
+class Reception:
+    """What one peer is told of its datagrams: of the session that it seals with."""
+
+    __slots__ = ("_next_time", "_opened", "_session", "_used")
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._used = 0
+        self._opened = 0
+        self._next_time = 0.0
+
+    def report(self, session: Session, now: float) -> tuple[int, int] | None:
+        """Something of `session` was opened. Returns counters used and opened since the last report, when one is due."""
+        if session is not self._session:
+            self._begin(session)
+        used = session.newest_opened + 1 - self._used
+        lost = used - (session.opened_count - self._opened)
+        if (used < REPORT_COUNTERS and lost < REPORT_LOST) or now < self._next_time:
+            return None
+        self._begin(session)
+        self._next_time = now + REPORT_INTERVAL
+        # One that came late was counted as lost before: then more were opened than used.
+        return used, used - max(0, lost)
+
+    def overflowed(self) -> None:
+        """Our own socket lost something: what was counted so far is not the path's fault alone."""
+        self._session = None
+
+    def _begin(self, session: Session) -> None:
+        self._session = session
+        self._used = session.newest_opened + 1
+        self._opened = session.opened_count
+
+
+class TrainLength:
+    """How many cars the trains to one peer have."""
+
+    __slots__ = ("cars",)
+
+    def __init__(self) -> None:
+        self.cars = 1
+
+    def reported_untrusted(self, used: int, opened: int, datagram_size: int) -> bool:
+        """The peer told what became of `used` counters. Returns whether the length is another one now.
+
+        It may lie: then trains to it have a length that does not suit the path to it.
+        """
+        if not 0 < used >= opened:
+            return False
+        lost, before = (used - opened) / used, self.cars
+        if lost <= GROW_BELOW:
+            self.cars *= 2
+        elif lost > SHRINK_ABOVE:
+            self.cars = max(1, int(self.cars * SHRINK_ABOVE / 2 / lost))
+        self.cars = min(self.cars, max_cars(datagram_size))
+        return self.cars != before
