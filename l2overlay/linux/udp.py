@@ -1,7 +1,8 @@
 """The underlay's socket: one UDP port for IPv4 and IPv6, as the `Udp` seam.
 
 A burst of equal datagrams crosses into the kernel once: UDP_SEGMENT cuts it on the way out (Linux 4.18), UDP_GRO
-hands it over joined on the way in (5.0). Where the kernel or the path cannot, datagrams go one by one.
+hands it over joined on the way in (5.0). Single datagrams to many peers cross together: sendmmsg(2). Where the kernel,
+libc or the path cannot, datagrams go one by one.
 
 Datagrams are never fragmented: IP_PMTUDISC_PROBE sets DF, ignores what ICMP claims about the path, and refuses only
 what the outgoing link itself cannot take. The path's own limit is found by our probes.
@@ -21,6 +22,7 @@ from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux.rtnetlink import link_mtu, route_link
+from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for, pack_name, refused_name
 from l2overlay.seams import Burst
 
 # <linux/udp.h>, <linux/in.h>, <linux/in6.h>, <asm-generic/socket.h>: Python does not name them.
@@ -45,6 +47,9 @@ READ_SIZE = 65_536
 ANCILLARY_SIZE = socket.CMSG_SPACE(4)
 ADDRESS_CACHE_SIZE = 4096
 """Four times the peers of a large segment; a flood of spoofed senders must not grow it."""
+
+BATCH_FROM = 12
+"""Fewer datagrams leave one by one: filling in the headers pays from about eight on (see `send_bursts`)."""
 
 IPV4_OVERHEAD = 28
 IPV6_OVERHEAD = 48
@@ -116,7 +121,9 @@ class LinuxUdp:
         self.gro = gro and _supports(bound, UDP_GRO, 1)
         self._sockaddrs: dict[Address, tuple[Any, ...]] = {}
         self._addresses: dict[tuple[Any, ...], Address] = {}
+        self._names: dict[Address, bytes] = {}
         self._path_limits: dict[str, int] = {}
+        self._batch = batch_for(bound)
 
     @classmethod
     def open(cls, port: int, *, gso: bool = True, gro: bool = True) -> Self:
@@ -163,10 +170,34 @@ class LinuxUdp:
 
         A burst that the full socket took in part is not done, and keeps in `buffers` what is left of it.
 
+        Bursts of one datagram that follow each other, as a broadcast to many peers makes them, cross into the kernel
+        together. Microseconds a datagram of 96 bytes to 4 / 8 / 12 / 16 / 64 peers, `python -m tests.bench.flood`:
+        alone 3.7 / 3.6 / 3.6 / 3.6 / 3.5, together 4.2 / 3.4 / 3.1 / 2.9 / 2.6.
+        """
+        refused: dict[DropReason, int] = {}
+        if len(bursts) < BATCH_FROM or self._batch is None:
+            return self._send_each(bursts, refused), refused
+        done = 0
+        while done < len(bursts):
+            names, datagrams = self._batch_from(bursts, done)
+            # Where too few can go together, several in the ordinary way: looking for a batch costs too.
+            run = bursts[done : done + max(len(names), BATCH_FROM)]
+            sent = (
+                self._send_together(run, names, datagrams, refused)
+                if len(names) >= BATCH_FROM
+                else self._send_each(run, refused)
+            )
+            done += sent
+            if sent < len(run):
+                break
+        return done, refused
+
+    def _send_each(self, bursts: Sequence[Burst], refused: dict[DropReason, int]) -> int:
+        """One system call a burst; returns how many are done.
+
         Joined and not gathered, measured on loopback, microseconds a send of 44 x 1450 / 64 x 150 / 2 x 1450 bytes:
         joined 8.1 / 5.5 / 4.6, the list as it is 8.6 / 7.6 / 4.4. For one datagram sendto 3.45, sendmsg 3.65.
         """
-        refused: dict[DropReason, int] = {}
         sendto, sendmsg, sockaddrs = self._socket.sendto, self._socket.sendmsg, self._sockaddrs
         for done, burst in enumerate(bursts):
             buffers, size = burst.buffers, burst.datagram_size
@@ -178,13 +209,42 @@ class LinuxUdp:
                 elif self.gso and len(data) <= size * MAX_SEGMENTS and len(data) <= MAX_DATAGRAM_SIZE:
                     sendmsg((data,), [(SOL_UDP, UDP_SEGMENT, _U16.pack(size))], 0, sockaddr)
                 elif not self._send_parts(burst, data, refused):
-                    return done, refused
+                    return done
             except BlockingIOError:
-                return done, refused
+                return done
             except OSError as error:
                 if not self._send_refused(burst, data, error.errno, refused):
-                    return done, refused
-        return len(bursts), refused
+                    return done
+        return len(bursts)
+
+    def _batch_from(self, bursts: Sequence[Burst], start: int) -> tuple[list[bytes], list[bytes]]:
+        """Names and datagrams of the bursts from `start` on, up to one that is more than one datagram."""
+        names, datagrams, known = list[bytes](), list[bytes](), self._names
+        for burst in bursts[start : start + MAX_MESSAGES]:
+            buffers, size = burst.buffers, burst.datagram_size
+            if len(buffers) > 2 or len(buffers[0]) > size:  # two: header and ciphertext
+                break
+            datagram = b"".join(buffers)
+            if len(datagram) > size:
+                break
+            names.append(known.get(burst.address) or self._name_of(burst.address))
+            datagrams.append(datagram)
+        return names, datagrams
+
+    def _send_together(
+        self, run: Sequence[Burst], names: list[bytes], datagrams: list[bytes], refused: dict[DropReason, int]
+    ) -> int:
+        """What `_batch_from` found in one system call; returns how many bursts are done.
+
+        What stops it, a full socket too, is sent again alone: so every error means what it means there.
+        """
+        assert self._batch is not None
+        return self._batch.send(
+            self._socket.fileno(),
+            names,
+            datagrams,
+            lambda number: self._send_each(run[number : number + 1], refused) == 1,
+        )
 
     def path_limit(self, address: Address) -> int:
         """The largest datagram (UDP payload, bytes) that the local link towards `address` takes: MTU less headers."""
@@ -200,10 +260,11 @@ class LinuxUdp:
         """A link, address or route changed: ask the kernel again for every path limit and every link-local scope."""
         self._path_limits.clear()
         self._sockaddrs.clear()
+        self._names.clear()
         self._addresses.clear()
 
     def _send_refused(
-        self, burst: Burst, data: bytes, code: int | None, refused: dict[DropReason, int]
+        self, burst: Burst, data: bytes | bytearray, code: int | None, refused: dict[DropReason, int]
     ) -> bool:
         """A burst was refused as a whole: try its parts where that can help, else count it. False: the socket is full."""
         count = max(1, -(-len(data) // burst.datagram_size))
@@ -213,7 +274,7 @@ class LinuxUdp:
         _count_refused(refused, code, count)
         return True
 
-    def _send_parts(self, burst: Burst, data: bytes, refused: dict[DropReason, int]) -> bool:
+    def _send_parts(self, burst: Burst, data: bytes | bytearray, refused: dict[DropReason, int]) -> bool:
         """Send a burst in pieces that the kernel takes: as large as UDP_SEGMENT allows, then, when one is refused, one
         datagram each. False when the socket is full; what is left stays in the burst.
 
@@ -227,7 +288,7 @@ class LinuxUdp:
             part = view[position : position + step]
             code = self._send_part(part, size, sockaddr)
             if code == errno.EAGAIN:
-                burst.buffers = [data[position:]]
+                burst.buffers = [bytes(view[position:])]
                 return False
             if code and len(part) > size:
                 gso_refused, step = code in GSO_ERRORS, size
@@ -274,6 +335,18 @@ class LinuxUdp:
             self._sockaddrs.clear()
         self._sockaddrs[address] = sockaddr
         return sockaddr
+
+    def _name_of(self, address: Address) -> bytes:
+        """`_sockaddr_of` as the kernel's struct; where that raises, one that the kernel refuses."""
+        family = self._socket.family
+        try:
+            name = pack_name(family, self._sockaddrs.get(address) or self._sockaddr_of(address))
+        except OSError:
+            return refused_name(family)
+        if len(self._names) >= ADDRESS_CACHE_SIZE:
+            self._names.clear()
+        self._names[address] = name
+        return name
 
     def _address_of(self, sockaddr: tuple[Any, ...]) -> Address:
         """The canonical name of whom a datagram came from."""

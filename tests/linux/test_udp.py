@@ -16,9 +16,12 @@ from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
 from l2overlay.demo.lab import Namespace
 from l2overlay.errors import HostSetupError
+from l2overlay.linux import sendmmsg as sendmmsg_module
 from l2overlay.linux import udp as udp_module
+from l2overlay.linux.sendmmsg import MAX_MESSAGES
 from l2overlay.linux.udp import (
     ADDRESS_CACHE_SIZE,
+    BATCH_FROM,
     MAX_DATAGRAM_SIZE,
     RECEIVE_BUFFER_SIZE,
     SEND_BUFFER_SIZE,
@@ -287,6 +290,190 @@ def test_an_icmp_error_of_an_earlier_send_stops_neither_sending_nor_receiving(
     assert sender.receive_bursts(10) == []
 
 
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many messages each sendmmsg was given, without the question whether there is one."""
+    given: list[int] = []
+
+    def spy(descriptor: int, headers: int | None, count: int, flags: int) -> int:
+        if count:
+            given.append(count)
+        return int(real(descriptor, headers, count, flags))
+
+    real = sendmmsg_module._sendmmsg
+    monkeypatch.setattr(sendmmsg_module, "_sendmmsg", spy)
+    return given
+
+
+@pytest.fixture(params=["sendmmsg", "no sendmmsg"])
+def libc(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands here happens the same in both."""
+    if request.param == "no sendmmsg":
+        monkeypatch.setattr(sendmmsg_module, "_sendmmsg", None)
+
+
+def singles(addresses: Sequence[Address], datagrams: Sequence[bytes]) -> list[Burst]:
+    """One burst a datagram, to the addresses in turn."""
+    return [Burst(addresses[n % len(addresses)], len(d) or 1, [d]) for n, d in enumerate(datagrams)]
+
+
+def test_many_datagrams_to_many_peers_take_few_calls(hosts: Hosts, calls: list[int]) -> None:
+    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b)
+    addresses = [Address(PEER4, receiver.port), Address(PEER6, receiver.port)]
+    sent = numbered(MAX_MESSAGES * 2 + BATCH_FROM, 100)
+    assert sender.send_bursts(singles(addresses, sent)) == (len(sent), {})
+    assert calls == [MAX_MESSAGES, MAX_MESSAGES, BATCH_FROM]
+    assert sender.send_bursts(singles(addresses, sent[: BATCH_FROM - 1])) == (BATCH_FROM - 1, {})
+    assert len(calls) == 3
+    assert datagrams_of(receive(receiver, len(sent) + BATCH_FROM - 1)) == sent + sent[: BATCH_FROM - 1]
+
+
+@pytest.mark.usefixtures("libc")
+def test_datagrams_of_every_length_and_kind_arrive_in_order(hosts: Hosts) -> None:
+    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b, gro=False)
+    addresses = [Address(PEER4, receiver.port), Address(PEER6, receiver.port)]
+    sent = [bytes([n]) * (n * 37 % 1452) for n in range(250)]
+    bursts = singles(addresses, sent)
+    for number, burst in enumerate(bursts):
+        data = sent[number]
+        if number % 4 == 1:
+            burst.buffers = [bytearray(data)]
+        elif number % 4 == 2:
+            burst.buffers = [data[:16], data[16:]]  # header and ciphertext
+        elif number % 4 == 3:
+            burst.datagram_size = 1472  # the only datagram is the last, and may be shorter
+    assert sender.send_bursts(bursts) == (250, {})
+    received = receive(receiver, 250)
+    assert [burst.buffers for burst in received] == [[data] for data in sent]
+    assert {burst.address.host for burst in received} == {"10.0.0.1", "fd00::1"}
+
+
+@pytest.mark.usefixtures("libc")
+def test_joined_bursts_between_single_datagrams_keep_their_place(hosts: Hosts) -> None:
+    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b)
+    address = Address(PEER4, receiver.port)
+    alone, parts = numbered(90, 200), numbered(7, 300)
+    headed = [piece for part in parts for piece in (part[:16], part[16:])]
+    bursts = singles([address], alone)
+    for place, buffers in ((90, [b"".join(parts)]), (60, headed), (50, parts[:2]), (20, parts), (0, headed)):
+        bursts.insert(place, Burst(address, 300, list(buffers)))
+    assert sender.send_bursts(bursts) == (95, {})
+    expected = [*parts, *alone[:20], *parts, *alone[20:50]]
+    expected += [*parts[:2], *alone[50:60], *parts, *alone[60:], *parts]
+    assert datagrams_of(receive(receiver, len(expected))) == expected
+
+
+@pytest.mark.usefixtures("libc")
+def test_what_is_refused_among_many_is_counted_once_and_the_others_arrive(hosts: Hosts) -> None:
+    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b)
+    hosts.a.run(["iptables", "-A", "OUTPUT", "-p", "udp", "--dport", "9", "-j", "DROP"])
+    good, sent = Address(PEER4, receiver.port), numbered(100, 100)
+    bursts = singles([good, Address(PEER6, receiver.port)], sent)
+    bad = {
+        0: Address(PEER4, 9),  # EPERM
+        30: Address("192.0.2.1", 7),  # ENETUNREACH
+        31: Address("2001:db8::1", 7),
+        32: Address("fe80::1%nowhere", 7),
+        33: Address("not.numeric", 7),
+        63: Address(PEER6, 0),  # EINVAL
+        99: Address("192.0.2.1", 7),
+    }
+    for place, address in bad.items():
+        bursts[place].address = address
+    bursts[70].buffers = [bytes(1473)]  # EMSGSIZE
+    bursts[70].datagram_size = 1473
+    for _ in range(2):
+        done, refused = sender.send_bursts(bursts)
+        assert done == 100
+        assert refused == {
+            DropReason.SEND_REFUSED: 1,
+            DropReason.SEND_UNREACHABLE: 4,
+            DropReason.SEND_FAILED: 2,
+            DropReason.SEND_TOO_LONG: 1,
+        }
+        expected = [datagram for number, datagram in enumerate(sent) if number not in {*bad, 70}]
+        assert datagrams_of(receive(receiver, len(expected))) == expected
+    assert sender.gso
+
+
+@pytest.mark.usefixtures("libc")
+def test_a_socket_that_fills_up_among_many_keeps_the_rest_and_each_arrives_once(hosts: Hosts) -> None:
+    """As above, a neighbour that does not answer; and what was refused before is not counted twice."""
+    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b)
+    with socket.socket(fileno=socket.dup(sender.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+    hosts.b.ip("addr add 10.0.0.9/32 dev lo", "link set eth0 arp off")
+    sent = numbered(100, 1000)
+    bursts = singles([Address("10.0.0.9", receiver.port)], sent)
+    bursts[3].address = bursts[98].address = Address("192.0.2.1", 7)
+    done, refused = sender.send_bursts(bursts)
+    assert refused == {DropReason.SEND_UNREACHABLE: 1}
+    assert 4 < done < 90
+    hosts.a.ip(f"neigh replace 10.0.0.9 lladdr {MACS[2]} dev eth0")
+    while done < 100:
+        assert select.select([], [sender], [], 2)[1]
+        more, again = sender.send_bursts(bursts[done:])
+        done += more
+        for reason, count in again.items():
+            refused[reason] = refused.get(reason, 0) + count
+    assert refused == {DropReason.SEND_UNREACHABLE: 2}
+    assert datagrams_of(receive(receiver, 98)) == [*sent[:3], *sent[4:98], sent[99]]
+
+
+@pytest.mark.usefixtures("libc")
+def test_an_icmp_error_of_an_earlier_send_costs_none_of_many(hosts: Hosts) -> None:
+    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b)
+    with socket.socket(fileno=socket.dup(sender.fileno())) as same:
+        same.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR: unconnected sockets hear ICMP only then
+    sent = numbered(100, 100)
+    bursts = singles([Address(PEER4, receiver.port)], sent)
+    bursts[50].address = Address(PEER4, 9)  # nobody: its answer comes while the others leave
+    sender.send_bursts([Burst(Address(PEER4, 9), 100, [b"x"])])
+    assert select.select([sender], [], [], 2)[0]
+    assert sender.send_bursts(bursts) == (100, {})
+    assert datagrams_of(receive(receiver, 99)) == sent[:50] + sent[51:]
+
+
+def test_many_to_link_local_peers_follow_the_links_number(hosts: Hosts, calls: list[int]) -> None:
+    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b)
+    sent = numbered(BATCH_FROM, 100)
+    bursts = singles([Address("fe80::2%eth0", receiver.port)], sent)
+    with inside(hosts.a):
+        assert sender.send_bursts(bursts) == (BATCH_FROM, {})
+        assert datagrams_of(receive(receiver, BATCH_FROM)) == sent
+        hosts.a.ip(
+            "link set eth0 down",
+            "link set eth0 name away up",
+            "addr add fe80::1/64 dev away",
+            f"neigh add fe80::2 lladdr {MACS[2]} dev away",
+        )
+        wait_for_carrier(hosts.a)
+        sender.forget_paths()
+        assert sender.send_bursts(bursts) == (BATCH_FROM, {DropReason.SEND_UNREACHABLE: BATCH_FROM})
+        renamed = singles([Address("fe80::2%away", receiver.port)], sent)
+        assert sender.send_bursts(renamed) == (BATCH_FROM, {})
+    assert calls[0] == calls[-1] == BATCH_FROM
+
+
+def test_many_without_ipv6_in_the_kernel(
+    hosts: Hosts, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_ipv6(family: int, kind: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real_socket(family, kind)
+
+    real_socket, receiver = socket.socket, hosts.open(hosts.b)
+    monkeypatch.setattr(udp_module.socket, "socket", no_ipv6)
+    sender = hosts.open(hosts.a)
+    monkeypatch.undo()
+    sent = numbered(BATCH_FROM + 1, 100)
+    bursts = singles([Address(PEER4, receiver.port)], sent)
+    bursts[1].address = Address(PEER6, receiver.port)
+    assert sender.send_bursts(bursts) == (len(sent), {DropReason.SEND_UNREACHABLE: 1})
+    assert datagrams_of(receive(receiver, BATCH_FROM)) == [sent[0], *sent[2:]]
+
+
 def test_the_socket_buffers_are_raised_beyond_the_sysctl(hosts: Hosts) -> None:
     udp = hosts.open(hosts.a)
     assert udp.buffer_sizes == (RECEIVE_BUFFER_SIZE, SEND_BUFFER_SIZE, True)
@@ -322,6 +509,10 @@ def test_a_flood_of_senders_leaves_the_address_caches_bounded(hosts: Hosts) -> N
         udp.send_bursts([Burst(address, 1, [b""])])
         udp.receive_bursts(1)
     assert len(udp._sockaddrs) <= ADDRESS_CACHE_SIZE
+    addresses = [Address("127.0.0.2", 1 + number) for number in range(ADDRESS_CACHE_SIZE + 100)]
+    done, _ = udp.send_bursts(singles(addresses, [b""] * len(addresses)))
+    assert done == len(addresses)
+    assert len(udp._names) <= ADDRESS_CACHE_SIZE
 
 
 @pytest.mark.parametrize(
