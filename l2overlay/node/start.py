@@ -14,6 +14,7 @@ from l2overlay import keys
 from l2overlay.addresses import PeerKey
 from l2overlay.config import Config, load_config, require_own
 from l2overlay.linux.host import check_privileges
+from l2overlay.linux.memory import keep_freed_memory
 from l2overlay.node.progress import Progress
 from l2overlay.node.rundir import Hold, RunDir, StampFile, boot_id, default_run_dir
 
@@ -50,6 +51,7 @@ def run_node(options: Options) -> None:
     around = _surroundings(options, config, key, run_dir, writer, progress)
     node = Node(config, private_key, key, around)
     calm_garbage_collector()
+    keep_freed_memory()
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     hold = Hold(run_dir, segment)
     try:
