@@ -74,6 +74,7 @@ class DropReason(StrEnum):
     FILTER_CLOSED = "filter_closed"  # the kernel's rules are lost and could not be put back
 
     # at the system's door
+    RECEIVE_OVERFLOW = "receive_overflow"  # the UDP socket had no room for a datagram: we read too slowly
     TAP_REFUSED = "tap_refused"  # the kernel refused a write (TAP down, or a frame it cannot take)
     TAP_FULL = "tap_full"
     SEND_REFUSED = "send_refused"  # EPERM: a local firewall

@@ -406,6 +406,13 @@ class Overlay:
         peer = self._members.peers.get(PeerKey(port))
         return peer.counters if peer is not None else self._local.counters
 
+    def receive_overflowed(self, count: int) -> None:
+        """The UDP socket had no room for `count` datagrams, which came before those of the next `receive_datagrams`."""
+        self._local.counters.rx_datagrams += count
+        self._local.counters.drop(DropReason.RECEIVE_OVERFLOW, count)
+        for peer in self._up.values():
+            peer.reception.overflowed()
+
     # -- what comes out ----------------------------------------------------------------------------------------
 
     def bursts_to_send(self) -> list[Burst]:

@@ -225,11 +225,12 @@ def test_a_layout_in_one_line_has_the_size_of_its_struct(label: str, size: int) 
 def test_the_datagram_types_are_those_of_the_code() -> None:
     rows = (cells for cells in table_rows(section(PROTOCOL, "Pieces")) if cells[0].isdigit())
     stated = {name: (number, length) for number, name, length in rows}
-    assert len(stated) == 4
+    assert len(stated) == 5
     assert stated["INIT"] == (str(handshake.INIT_TYPE), str(handshake.INIT_LEN))
     assert stated["RESP"] == (str(handshake.RESP_TYPE), str(handshake.RESP_LEN))
     assert stated["COOKIE"] == (str(cookie.COOKIE_TYPE), str(cookie.COOKIE_LEN))
     assert stated["DATA"] == (str(wire.DATA_TYPE), f"{wire.DATA_OVERHEAD} or more")
+    assert stated["TRAIN"] == (str(wire.TRAIN_TYPE), f"{wire.DATA_HEADER_LEN + 1} or more")
 
 
 def test_the_noise_names_and_the_prologue_are_those_of_the_code() -> None:

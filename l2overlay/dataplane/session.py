@@ -141,7 +141,7 @@ class Session:
     def open_untrusted(
         self, data: bytes, start: int, datagram_size: int, counters: Counters
     ) -> tuple[list[bytes], int]:
-        """Open a burst from byte `start` on: datagrams of `datagram_size` bytes one after the other, the last may be shorter.
+        """Open a burst from byte `start` on: datagrams of `datagram_size` bytes in a row, the last may be shorter.
 
         Returns the plaintexts of those that are ours, fresh, genuine and (trains) whole; and where the first datagram
         begins that is of another kind or another session. What fails is counted in `counters`; nothing is raised.

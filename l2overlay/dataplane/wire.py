@@ -17,8 +17,8 @@
       BYE            10                             the sender leaves
       LAN            11  key[32] | change u32       of the sender's LAN: its probes' key; another change, and its stations
                                                     are to be forgotten. Only to peers with that feature
-      RECEPTION      12  sent u32 | opened u32      since the last report: counters that the session's sender used, and
-                                                    what of them was opened. Only to peers with the TRAIN feature
+      RECEPTION      12  used u32 | opened u32      since the last report: counters that the session's sender used, and
+                                                    how many of them were opened. Only to peers with the TRAIN feature
 
     template  id u32 | gso_type u8 | 0 | gso_size u16 | header_len u16 | csum_start u16 | total u16 | header[header_len]
 
