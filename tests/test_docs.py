@@ -39,9 +39,11 @@ CONSTANT_MODULES = (
     "controlplane.membership",
     "controlplane.local",
     "controlplane.cookie",
+    "controlplane.reception",
     "dataplane.inbox",
     "dataplane.outbox",
     "dataplane.replay",
+    "dataplane.train",
     "dataplane.wire",
     "config_limits",
 )
