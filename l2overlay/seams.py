@@ -41,6 +41,17 @@ class Burst:
         return [data[i : i + size] for i in range(0, len(data), size)]
 
 
+MAX_BURST_DATAGRAMS = 64
+"""UDP_MAX_SEGMENTS of the kernel's first version of UDP GSO."""
+MAX_BURST_LEN = 65_507
+"""A UDP datagram over IPv4 has no more payload, and a burst is one to the kernel."""
+
+
+def burst_limit(datagram_size: int) -> int:
+    """How many datagrams of this size the kernel takes as one burst. Longer ones are cut by whoever sends them."""
+    return min(MAX_BURST_DATAGRAMS, MAX_BURST_LEN // datagram_size)
+
+
 class Tap(Protocol):
     """A virtual Ethernet port."""
 

@@ -29,7 +29,7 @@ from l2overlay.dataplane.wire import (
     TAG_LEN,
     TRAIN_TYPE,
 )
-from l2overlay.seams import Burst
+from l2overlay.seams import Burst, burst_limit
 
 _PREFIX = Struct("<BBHI")
 _COUNTER = Struct("<Q")
@@ -116,18 +116,21 @@ class Session:
         if max(map(len, plaintexts)) <= longest:
             return to_bursts(address, self.seal(plaintexts)), len(plaintexts)
         bursts: list[Burst] = []
-        count, is_open = 0, False
+        count, room = 0, 0
         for plaintext in plaintexts:
             is_train = len(plaintext) > longest
             sealed: list[bytes | bytearray]
             sealed = [self.seal_train(plaintext, datagram_size)] if is_train else self.seal([plaintext])
             size = sum(map(len, sealed))
-            if is_open:
+            datagrams = -(-size // datagram_size)
+            if datagrams <= room:
                 bursts[-1].buffers += sealed
             else:
                 bursts.append(Burst(address, min(size, datagram_size), sealed))
-            is_open = size % datagram_size == 0
-            count += -(-size // datagram_size)
+                room = burst_limit(datagram_size)
+            # One that is not full ends its burst.
+            room = room - datagrams if size % datagram_size == 0 else 0
+            count += datagrams
         return bursts, count
 
     def _use_counters(self, count: int) -> int:
