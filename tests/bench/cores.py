@@ -77,6 +77,9 @@ FULL_PLAINTEXT = 1440
 """Bytes that one datagram of a 1500-byte underlay holds."""
 REPEAT = 16
 """Calls from one look at the clock to the next."""
+WARM_UP_TURNS = 2500
+"""Until a peer has told often enough that nothing is lost, a train of 32 KiB is not sent (`controlplane.reception`)."""
+WARM_UP_STEP = 0.004
 BATCHES: dict[str, list[TapFrame]] = {"super": [super_frame()], "small": [small_frame(64)] * 64}
 """What one wake-up of a busy node holds: a TCP super-frame of 64 KiB, or 64 frames of 64 bytes."""
 
@@ -167,27 +170,45 @@ def ratios(values: Sequence[float], to: Sequence[float]) -> list[float]:
 
 def mesh_work(kind: str) -> Work:
     """A turn of two nodes in memory: a batch from the hub's TAP to the spoke's, with all that an overlay does."""
+    mesh, batch = warm_mesh(kind), BATCHES[kind]
+    hub, spoke, now, source = mesh.hub, mesh.spokes[0], mesh.now, mesh.addresses[0]
+
+    def turn() -> None:
+        hub.receive_frames(batch, now)
+        spoke.receive_datagrams(redirected(hub.bursts_to_send(), source), now)
+        spoke.frames_to_deliver()
+
+    return turn
+
+
+def warm_mesh(kind: str, frame: TapFrame | None = None) -> Any:
+    """A hub that knows where its frames go, and whose trains are as long as after a while of this traffic."""
     from .inmemory import Mesh
 
     mesh, batch = Mesh(1), BATCHES[kind]
+    introduce(mesh, frame or batch[0])
     hub, spoke = mesh.hub, mesh.spokes[0]
-    introduce(mesh, batch[0])
-
-    def turn() -> None:
+    for _ in range(WARM_UP_TURNS):
+        mesh.now += WARM_UP_STEP
         hub.receive_frames(batch, mesh.now)
-        spoke.receive_datagrams(hub.bursts_to_send(), mesh.now)
+        spoke.receive_datagrams(redirected(hub.bursts_to_send(), mesh.addresses[0]), mesh.now)
         spoke.frames_to_deliver()
-
-    turn()
-    return turn
+        hub.receive_datagrams(redirected(spoke.bursts_to_send(), mesh.addresses[1]), mesh.now)
+        hub.frames_to_deliver()
+    return mesh
 
 
 def introduce(mesh: Any, frame: TapFrame) -> None:
     """Let the hub learn that the frame's destination is behind the spoke."""
     answer = TapFrame(PLAIN_VIRTIO + frame[16:22] + frame[10:16] + frame[22:])
     mesh.spokes[0].receive_frames([answer], mesh.now)
-    mesh.hub.receive_datagrams(mesh.spokes[0].bursts_to_send(), mesh.now)
+    mesh.hub.receive_datagrams(redirected(mesh.spokes[0].bursts_to_send(), mesh.addresses[1]), mesh.now)
     mesh.hub.frames_to_deliver()
+
+
+def redirected(bursts: Sequence[Burst], address: Address) -> list[Burst]:
+    """The same bursts with another address: whom they come from, or where they really go."""
+    return [Burst(address, burst.datagram_size, burst.buffers) for burst in bursts]
 
 
 class _CopyAead:
@@ -423,17 +444,15 @@ def has_gil() -> bool:
 
 def with_sends(kind: str, out: LinuxUdp, sink: LinuxUdp) -> Work:
     """The core's turn, and its bursts really sent, over loopback to a socket that nobody reads."""
-    from .inmemory import Mesh
-
-    mesh, batch = Mesh(1), BATCHES[kind]
-    introduce(mesh, batch[0])
+    mesh, batch = warm_mesh(kind), BATCHES[kind]
+    source = mesh.addresses[0]
     target = Address("127.0.0.1", sink.port)
 
     def turn() -> None:
         mesh.hub.receive_frames(batch, mesh.now)
         bursts = mesh.hub.bursts_to_send()
-        out.send_bursts([Burst(target, burst.datagram_size, burst.buffers) for burst in bursts])
-        mesh.spokes[0].receive_datagrams(bursts, mesh.now)
+        out.send_bursts(redirected(bursts, target))
+        mesh.spokes[0].receive_datagrams(redirected(bursts, source), mesh.now)
         mesh.spokes[0].frames_to_deliver()
 
     turn()
@@ -984,39 +1003,43 @@ def lane_works(
     namespace: Namespace, queue: LinuxTap, other: LinuxTap, guest: socket.socket
 ) -> dict[str, TimedWork]:
     """In the worker: everything of one lane."""
-    from .inmemory import Mesh
-
-    mesh = Mesh(1)
-    hub, spoke, now = mesh.hub, mesh.spokes[0], mesh.now
-    out, back = (inside(namespace, lambda: LinuxUdp.open(0)) for _ in range(2))
-    target, source = Address("127.0.0.1", back.port), mesh.addresses[0]
     cut = [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", LANE_UNIT))]
     payload, small = (bytes(LANE_SEND),), bytes(18)
-
-    def carry(frames: list[TapFrame]) -> int:
-        hub.receive_frames(frames, now)
-        bursts = [Burst(target, burst.datagram_size, burst.buffers) for burst in hub.bursts_to_send()]
-        out.send_bursts(bursts)
-        arrived = [Burst(source, burst.datagram_size, burst.buffers) for burst in back.receive_bursts(64)]
-        spoke.receive_datagrams(arrived, now)
-        delivered = spoke.frames_to_deliver()
-        other.deliver_frames(delivered)
-        return len(delivered)
+    guest.send(small)
+    frame = queue.receive_frames(1)[0]
+    carry = {kind: whole_way(namespace, kind, frame, other) for kind in BATCHES}
 
     def super_turn() -> None:
         guest.sendmsg(payload, cut)
-        assert carry(queue.receive_frames(64)), "the lane lost a super-frame"
+        assert carry["super"](queue.receive_frames(64)), "the lane lost a super-frame"
 
     def small_turn() -> None:
         for _ in range(SMALL_SENDS):
             guest.send(small)
-        count = carry(queue.receive_frames(64))
+        count = carry["small"](queue.receive_frames(64))
         assert count == SMALL_SENDS, f"the lane lost {SMALL_SENDS - count} frames"
 
-    guest.send(small)
-    introduce(mesh, queue.receive_frames(1)[0])
-    super_turn()
     return {"super": for_a_while(super_turn), "small": for_a_while(small_turn)}
+
+
+def whole_way(
+    namespace: Namespace, kind: str, frame: TapFrame, tap: LinuxTap
+) -> Callable[[list[TapFrame]], int]:
+    """From frames in hand to the other TAP, through two overlays and two sockets; how many frames came out."""
+    mesh = warm_mesh(kind, frame)
+    hub, spoke, now, source = mesh.hub, mesh.spokes[0], mesh.now, mesh.addresses[0]
+    out, back = (inside(namespace, lambda: LinuxUdp.open(0)) for _ in range(2))
+    target = Address("127.0.0.1", back.port)
+
+    def carry(frames: list[TapFrame]) -> int:
+        hub.receive_frames(frames, now)
+        out.send_bursts(redirected(hub.bursts_to_send(), target))
+        spoke.receive_datagrams(redirected(back.receive_bursts(64), source), now)
+        delivered = spoke.frames_to_deliver()
+        tap.deliver_frames(delivered)
+        return len(delivered)
+
+    return carry
 
 
 # -- two pairs of nodes --------------------------------------------------------------------------------------------
