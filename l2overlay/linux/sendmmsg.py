@@ -64,7 +64,10 @@ _sendmmsg = _libc_sendmmsg()
 
 
 class MessageBatch:
-    """Headers for `MAX_MESSAGES` datagrams out of one socket, made once; a send fills in names, places and lengths."""
+    """Headers for `MAX_MESSAGES` datagrams out of one socket, made once; a send fills in names, places and lengths.
+
+    Not for two threads at a time.
+    """
 
     def __init__(self, family: int) -> None:
         """For a socket of AF_INET or AF_INET6: all its names are equally long."""
@@ -87,13 +90,13 @@ class MessageBatch:
         descriptor: int,
         names: Sequence[bytes],
         datagrams: Sequence[bytes],
-        not_taken: Callable[[int], bool],
+        send_alone: Callable[[int], int],
     ) -> int:
         """Send at most `MAX_MESSAGES` datagrams in order, each to its packed name; returns how many are done.
 
-        The call stops at the first message that the kernel does not take, and mostly does not say why. `not_taken` is
-        told its number, sends it in the ordinary way or counts it, and says whether to go on behind it; if not, that
-        message and those behind it are not done.
+        The call stops at the first message that the kernel does not take, and mostly does not say why. `send_alone` is
+        told its number; it sends or counts that one and as many behind it as it likes, and returns how many are done:
+        0 when the socket is full, and then this returns too.
 
         Joined: one copy and one address to ask for, instead of an object of ctypes per datagram.
         """
@@ -107,9 +110,10 @@ class MessageBatch:
         while done < count:
             done += max(0, _sendmmsg(descriptor, first + done * ctypes.sizeof(_Mmsghdr), count - done, 0))
             if done < count:
-                if not not_taken(done):
+                alone = send_alone(done)
+                if not alone:
                     break
-                done += 1
+                done += alone
         return done
 
 
