@@ -582,9 +582,9 @@ class TapUnderTest:
             found += batch
         return found
 
-    def queue_of(self, port: int) -> list[int]:
-        """Sends one frame of the flow; the queues that it came out of."""
-        self.into.send(flow_frame(port))
+    def queue_of(self, frame: bytes) -> list[int]:
+        """The queues that it came out of."""
+        self.into.send(frame)
         return [number for number in range(len(self.queues)) if self.drain(number)]
 
 
@@ -609,22 +609,82 @@ def tap_under_test(namespace: Namespace, name: str, queues: int, length: int) ->
 
 def measure_queues(timing: Timing) -> list[Row]:
     with namespaces("q") as (namespace,), tap_under_test(namespace, "two", 2, timing.frames) as two:
-        return steering_rows(two) + draining_rows(namespace, two, timing)
+        rows = steering_rows("by the kernel", two) + draining_rows(namespace, two, timing)
+        with contextlib.suppress(OSError):  # without bpf(2) the row is missing
+            attach_steering(two.queues[0])
+            rows += steering_rows("by a program", two)
+        return rows
 
 
-def steering_rows(tap: TapUnderTest) -> list[Row]:
+def steering_rows(chosen: str, tap: TapUnderTest) -> list[Row]:
     """Where 256 flows go, whether each keeps to its queue, and whether a write of the answer moves it."""
     ports = range(20000, 20256)
-    first = {port: tap.queue_of(port) for port in ports}
-    kept = sum(tap.queue_of(port) == first[port] for port in ports)
+    first = {port: tap.queue_of(flow_frame(port)) for port in ports}
+    kept = sum(tap.queue_of(flow_frame(port)) == first[port] for port in ports)
+    alike = sum(tap.queue_of(flow_frame(port, back=True)) == first[port] for port in ports)
     for port in ports:
         tap.queues[1 - first[port][0]].deliver_frames([[PLAIN_VIRTIO + flow_frame(port, back=True)]])
-    moved = sum(tap.queue_of(port) == [1 - first[port][0]] for port in ports)
+    moved = sum(tap.queue_of(flow_frame(port)) == [1 - first[port][0]] for port in ports)
     return [
-        Row("flows of 256 that came out of queue 0", "", [sum(queue == [0] for queue in first.values())], 0),
-        Row("flows of 256 that came out of the same queue again", "", [kept], 0),
-        Row("flows of 256 that moved to the queue by which their answer was written", "", [moved], 0),
+        Row(
+            f"{chosen}, of 256 flows: out of queue 0", "", [sum(queue == [0] for queue in first.values())], 0
+        ),
+        Row(f"{chosen}, of 256 flows: out of the same queue again", "", [kept], 0),
+        Row(f"{chosen}, of 256 flows: the way back out of the same queue", "", [alike], 0),
+        Row(f"{chosen}, of 256 flows: moved to the queue that their answer was written to", "", [moved], 0),
     ]
+
+
+SYS_BPF = 321
+BPF_PROG_LOAD, BPF_PROG_TYPE_SOCKET_FILTER = 5, 1
+TUNSETSTEERINGEBPF = 0x800454E0
+STEERING: tuple[tuple[int, int, int, int, int], ...] = (
+    # code, destination, source, offset, immediate; Linux Documentation/bpf/standardization/instruction-set.rst
+    (0xBF, 6, 1, 0, 0),  # r6 = the frame
+    (0x30, 0, 0, 0, 0),  # r0 = its first byte
+    (0x57, 0, 0, 0, 1),
+    (0x15, 0, 0, 2, 0),  # not to a group? two further
+    (0xB7, 0, 0, 0, 0),
+    (0x95, 0, 0, 0, 0),  # a group: queue 0
+    (0x20, 0, 0, 0, 26),  # both IPv4 addresses, both ports, xor
+    (0xBF, 7, 0, 0, 0),
+    (0x20, 0, 0, 0, 30),
+    (0xAF, 7, 0, 0, 0),
+    (0x28, 0, 0, 0, 34),
+    (0xAF, 7, 0, 0, 0),
+    (0x28, 0, 0, 0, 36),
+    (0xAF, 7, 0, 0, 0),
+    (0xBF, 0, 7, 0, 0),
+    (0x77, 7, 0, 0, 16),
+    (0xAF, 0, 7, 0, 0),
+    (0xBF, 7, 0, 0, 0),
+    (0x77, 7, 0, 0, 8),
+    (0xAF, 0, 7, 0, 0),
+    (0x57, 0, 0, 0, 255),
+    (0x95, 0, 0, 0, 0),  # the kernel takes it modulo the number of queues
+)
+"""Groups to queue 0, IPv4 flows by a hash that is the same both ways and on every host. Enough for a trial."""
+
+
+def attach_steering(queue: LinuxTap) -> None:
+    """The program chooses the queue, and writes teach nothing. Raises OSError where there is no bpf(2)."""
+    code = b"".join(
+        struct.pack("=BBhi", code, to | source << 4, offset, value)
+        for code, to, source, offset, value in STEERING
+    )
+    program, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL")
+    attributes = ctypes.create_string_buffer(
+        struct.pack(
+            "=IIQQ", BPF_PROG_TYPE_SOCKET_FILTER, len(STEERING), *map(ctypes.addressof, (program, licence))
+        ).ljust(128, b"\0")
+    )
+    number = ctypes.CDLL(None, use_errno=True).syscall(SYS_BPF, BPF_PROG_LOAD, attributes, 128)
+    if number < 0:
+        raise OSError(ctypes.get_errno(), "bpf")
+    try:
+        fcntl.ioctl(queue.fileno(), TUNSETSTEERINGEBPF, struct.pack("i", number))
+    finally:
+        os.close(number)
 
 
 def draining_rows(namespace: Namespace, two: TapUnderTest, timing: Timing) -> list[Row]:
@@ -650,25 +710,41 @@ def draining_rows(namespace: Namespace, two: TapUnderTest, timing: Timing) -> li
                 timing, {"1": lambda: filled(one, workers[:1]), "2": lambda: filled(two, workers[1:])}
             )
     return [
-        Row("one queue, one process", "frames/s", values["1"], 0),
-        Row("two queues, two processes", "frames/s", values["2"], 0),
-        Row("two to one", "x", ratios(values["2"], values["1"])),
+        Row("draining: one queue, one process", "frames/s", values["1"], 0),
+        Row("draining: two queues, two processes", "frames/s", values["2"], 0),
+        Row("draining: two to one", "x", ratios(values["2"], values["1"])),
     ]
 
 
 # -- SO_REUSEPORT --------------------------------------------------------------------------------------------------
 
-LANE_FILTER = struct.pack("=HBBI", 0x30, 0, 0, 1) + struct.pack("=HBBI", 0x16, 0, 0, 0)
-"""Classic BPF: A = byte 1 of the datagram (its lane); return A. What it returns is the socket's number in its group."""
+
+def lane_filter(sockets: int) -> bytes:
+    """Classic BPF: which socket of a group gets a datagram. DATA has its lane in byte 1, a car could in byte 3.
+
+    Handshakes are for the first socket. More lanes than sockets share them.
+    """
+    instructions = (
+        (0x30, 0, 0, 0),  # A = byte 0
+        (0x15, 2, 0, 4),  # DATA? two further
+        (0x15, 3, 0, 5),  # a car? three further
+        (0x06, 0, 0, 0),  # neither: the first socket
+        (0x30, 0, 0, 1),  # A = byte 1
+        (0x05, 0, 0, 1),  # over the next
+        (0x30, 0, 0, 3),  # A = byte 3
+        (0x94, 0, 0, sockets),  # A %= sockets
+        (0x16, 0, 0, 0),  # A is the socket's number in its group
+    )
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
 
 
-def attach_lane_filter(bound: socket.socket) -> None:
-    """The group of sockets on this port is chosen from by the lane byte."""
-    program = ctypes.create_string_buffer(LANE_FILTER)
-    bound.setsockopt(
+def attach_lane_filter(bound: Sequence[socket.socket]) -> None:
+    """The group of these sockets is chosen from by the lane."""
+    program = ctypes.create_string_buffer(lane_filter(len(bound)))
+    bound[0].setsockopt(
         socket.SOL_SOCKET,
         SO_ATTACH_REUSEPORT_CBPF,
-        struct.pack("HxxxxxxP", len(LANE_FILTER) // 8, ctypes.addressof(program)),
+        struct.pack("HxxxxxxP", (len(program) - 1) // 8, ctypes.addressof(program)),
     )
 
 
@@ -717,7 +793,7 @@ def measure_reuseport(timing: Timing) -> list[Row]:
                 sockets = inside(b, lambda: lane_sockets(2))
                 try:
                     if chosen == "by lane byte":
-                        attach_lane_filter(sockets[0])
+                        attach_lane_filter(sockets)
                     rows += landing_rows(chosen, senders, sockets, timing)
                 finally:
                     for bound in sockets:
@@ -804,7 +880,7 @@ def choosing_cost_rows(namespace: Namespace, timing: Timing) -> list[Row]:
     def case(count: int, port: int, *, by_lane: bool = False) -> Case:
         sockets = inside(namespace, lambda: lane_sockets(count, port))
         if by_lane:
-            attach_lane_filter(sockets[0])
+            attach_lane_filter(sockets)
         out = inside(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         out.connect(("127.0.0.1", port))
         opened.extend([*sockets, out])

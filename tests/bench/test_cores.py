@@ -26,8 +26,8 @@ def test_piece_without_root_runs(piece: str) -> None:
 @pytest.mark.host
 def test_each_flow_keeps_to_one_queue_of_the_tap() -> None:
     rows = rows_of("queues")
-    assert 0 < rows["flows of 256 that came out of queue 0"].median < 256
-    assert rows["flows of 256 that came out of the same queue again"].median == 256
+    assert 0 < rows["by the kernel, of 256 flows: out of queue 0"].median < 256
+    assert rows["by the kernel, of 256 flows: out of the same queue again"].median == 256
 
 
 @pytest.mark.host
