@@ -26,6 +26,7 @@ from l2overlay.dataplane.wire import (
     DATA_OVERHEAD,
     DATA_TYPE,
     MAX_CARS,
+    MAX_TRAIN_LEN,
     TAG_LEN,
     TRAIN_TYPE,
 )
@@ -192,8 +193,12 @@ class Session:
                 continue
             if data[at + 3]:
                 break
+            header = data[at : at + DATA_HEADER_LEN]
             cars, piece = take_cars_untrusted(data, at, datagram_size)
-            plaintext = self._open_cars_untrusted(data[at : at + DATA_HEADER_LEN], cars, piece, counters)
+            if 1 < cars < header[2] and self._arrivals.has_some_of(header, cars):
+                # One of them came before, which must not cost those beside it: take them one by one.
+                cars, piece = 1, data[at + DATA_HEADER_LEN : at + datagram_size]
+            plaintext = self._open_cars_untrusted(header, cars, piece, counters)
             if plaintext is not None:
                 plaintexts.append(plaintext)
             at += cars * datagram_size
@@ -206,7 +211,7 @@ class Session:
         index, count = header[1], header[2]
         (counter,) = _COUNTER.unpack_from(header, 8)
         slot = counter & WINDOW_MASK
-        if not 1 < count <= MAX_CARS or index + cars > count:
+        if not 1 < count <= MAX_CARS or index + cars > count or len(piece) > MAX_TRAIN_LEN:
             counters.drop(DropReason.BAD_TRAIN, cars)
             return None
         if counter <= self._newest[slot] or counter >= COUNTER_LIMIT:

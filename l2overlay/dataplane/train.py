@@ -7,8 +7,9 @@ Sealing costs a call whatever the length, and so does every other step of a data
 is that a lost car costs the whole train. So trains are for paths that lose next to nothing, and `controlplane.reception`
 decides from what the peer reports how long they may be. A train of one car is a DATA datagram.
 
-The header of a car is not authentic: who changes its index or count gets another ciphertext, and that does not verify.
-Until it does, cars are only kept, and only a bounded number of them.
+Type, index and count of a car are not authentic. Who changes them gets another ciphertext, which does not verify, or the
+same one cut in other places, which is opened once as it would have been. Until it verifies, cars are only kept, and only a
+bounded number of them.
 """
 
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ def take_cars_untrusted(data: bytes, at: int, datagram_size: int) -> tuple[int, 
         return 1, data[at + DATA_HEADER_LEN : at + datagram_size]
     pieces = _layout(full, DATA_HEADER_LEN, datagram_size - DATA_HEADER_LEN, 0).unpack_from(data, at)
     last = header[:1] + bytes((index + full & 0xFF,)) + header[2:]
-    if full < wanted and len(data) - end < datagram_size and data.startswith(last, end):
+    if full < wanted and DATA_HEADER_LEN < len(data) - end < datagram_size and data.startswith(last, end):
         return full + 1, b"".join((*pieces, data[end + DATA_HEADER_LEN :]))
     return full, b"".join(pieces)
 
@@ -99,6 +100,9 @@ class _Waiting:
     cars: int = 0
     size: int = 0
 
+    def has_some_of(self, index: int, cars: int) -> bool:
+        return any(first < index + cars and index < first + n for first, (n, _) in self.pieces.items())
+
 
 class Arrivals:
     """The trains of one session that wait for a car. What comes in is not authentic."""
@@ -107,6 +111,11 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._waiting: dict[int, _Waiting] = {}
+
+    def has_some_of(self, header: bytes, cars: int) -> bool:
+        """Whether one of these cars, of which the first has this header, is here already."""
+        train = self._waiting.get(int.from_bytes(header[8:], "little"))
+        return train is not None and train.has_some_of(header[1], cars)
 
     def arrive_untrusted(
         self, counter: int, index: int, cars: int, count: int, piece: bytes, counters: Counters
@@ -118,7 +127,7 @@ class Arrivals:
         if train.count != count or train.size + len(piece) > MAX_TRAIN_LEN:
             counters.drop(DropReason.BAD_TRAIN, cars)
             return None
-        if any(first < index + cars and index < first + n for first, (n, _) in train.pieces.items()):
+        if train.has_some_of(index, cars):
             counters.drop(DropReason.REPLAYED, cars)
             return None
         train.pieces[index] = (cars, piece)
@@ -130,7 +139,9 @@ class Arrivals:
         return b"".join([piece for _, (_, piece) in sorted(train.pieces.items())])
 
     def departed(self, counter: int, counters: Counters) -> None:
-        """The train `counter` verified: those long before it have lost a car for good."""
+        """The train `counter` verified: what is still here of it came twice, and trains long before it have lost a car."""
+        if counter in self._waiting:
+            counters.drop(DropReason.REPLAYED, self._waiting.pop(counter).cars)
         for old in [c for c in self._waiting if c + MAX_TRAIN_LAG < counter]:
             counters.drop(DropReason.TRAIN_INCOMPLETE, self._waiting.pop(old).cars)
 
