@@ -34,7 +34,7 @@ from l2overlay.controlplane.reception import Reception, TrainLength
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
-from l2overlay.dataplane.session import Session, to_bursts
+from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.wire import (
     CHALLENGE_LEN,
     DATA_OVERHEAD,
@@ -164,9 +164,13 @@ class Peer:
         session = self.current
         if not plaintexts or session is None or self.endpoint is None:
             return
-        bursts, count = session.seal_bursts(plaintexts, self.endpoint, self.outbox.datagram_size)
-        self._local.bursts += bursts
-        self.counters.tx_datagrams += count
+        if len(plaintexts) == 1 and len(plaintexts[0]) <= self.outbox.datagram_size - DATA_OVERHEAD:
+            self._local.bursts.append(session.seal_alone(plaintexts[0], self.endpoint))
+            self.counters.tx_datagrams += 1
+        else:
+            bursts, count = session.seal_bursts(plaintexts, self.endpoint, self.outbox.datagram_size)
+            self._local.bursts += bursts
+            self.counters.tx_datagrams += count
         if len(plaintexts[0]) + DATA_OVERHEAD > BASE_SIZE:
             self.path.used_large()
             self.wake_at(self.path.deadline())
@@ -178,7 +182,7 @@ class Peer:
 
     def _send_plaintext(self, plaintext: bytes, address: Address, now: float) -> None:
         assert self.current is not None
-        self._local.bursts += to_bursts(address, self.current.seal([plaintext]))
+        self._local.bursts.append(self.current.seal_alone(plaintext, address))
         self.counters.tx_datagrams += 1
 
     # -- handshake ---------------------------------------------------------------------------------------------

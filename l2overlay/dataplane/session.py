@@ -104,6 +104,12 @@ class Session:
             sealed += (header, encrypt(header[4:], plaintext, None))
         return sealed
 
+    def seal_alone(self, plaintext: bytes, address: Address) -> Burst:
+        """One plaintext as one datagram: the quick way for a lone frame, and for a broadcast to each of many peers."""
+        header = self._send_prefix + self._use_counters(1).to_bytes(8, "little")
+        ciphertext = self._encrypt(header[4:], plaintext, None)
+        return Burst(address, DATA_HEADER_LEN + len(ciphertext), [header, ciphertext])
+
     def seal_train(self, plaintext: bytes, datagram_size: int) -> bytearray:
         """One plaintext as a train: its cars one after the other, all of `datagram_size` bytes but the last."""
         nonce = self._send_prefix[4:] + self._use_counters(1).to_bytes(8, "little")
