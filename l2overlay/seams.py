@@ -68,6 +68,9 @@ class Tap(Protocol):
 class Udp(Protocol):
     """The underlay's socket."""
 
+    overflow_count: int
+    """Datagrams, or bursts of them, that the socket had no room for, before those received last."""
+
     def receive_bursts(self, limit: int) -> list[Burst]:
         """At most `limit` bursts that wait now, one `buffers` entry each; fewer when drained.
 

@@ -73,6 +73,7 @@ class Pump:
         self._blocked = False
         self._frame_limit = FRAMES_PER_READ
         self._burst_limit = BURSTS_PER_READ
+        self._overflow_count = udp.overflow_count
         self._epoll = select.epoll()
         self._epoll.register(udp.fileno(), _READ)
         self.blocked_count = 0
@@ -103,6 +104,7 @@ class Pump:
         """Go on with another socket; what waited for the old one to have room is tried on the new one."""
         self._epoll.unregister(self._udp.fileno())
         self._udp = udp
+        self._overflow_count = udp.overflow_count
         self._epoll.register(udp.fileno(), _READ | _WRITE if self._blocked else _READ)
 
     async def drain(self) -> None:
@@ -148,12 +150,19 @@ class Pump:
     def _receive_datagrams(self) -> bool:
         limit = self._burst_limit
         bursts = self._udp.receive_bursts(limit)
+        if self._udp.overflow_count != self._overflow_count:
+            self._count_overflow()
         if bursts:
             started = self._clock()
             self._overlay.receive_datagrams(bursts, started)
             self._move_out()
             self._burst_limit = _next_limit(limit, self._clock() - started, BURSTS_PER_READ)
         return len(bursts) >= limit
+
+    def _count_overflow(self) -> None:
+        lost = (self._udp.overflow_count - self._overflow_count) % 2**32  # the kernel counts in a u32
+        self._overflow_count = self._udp.overflow_count
+        self._overlay.receive_overflowed(lost)
 
     def _receive_frames(self, tap: Tap, ready: int) -> bool:
         limit = self._frame_limit

@@ -474,6 +474,20 @@ def test_many_without_ipv6_in_the_kernel(
     assert datagrams_of(receive(receiver, BATCH_FROM)) == [sent[0], *sent[2:]]
 
 
+def test_what_the_socket_had_no_room_for_is_counted_with_the_next_burst(hosts: Hosts) -> None:
+    a, b = hosts.open(hosts.a), hosts.open(hosts.b)
+    b._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+    sent = 200
+    for number in range(sent):
+        a.send_bursts([Burst(Address(PEER4, b.port), 400, [bytes([number]) * 400])])
+    arrived = len(b.receive_bursts(1000))
+    assert 0 < arrived < sent
+    assert b.overflow_count == 0  # those that are here came before the overflow
+    a.send_bursts([Burst(Address(PEER4, b.port), 400, [b"x" * 400])])
+    assert len(receive(b, 1)) == 1
+    assert b.overflow_count == sent - arrived
+
+
 def test_the_socket_buffers_are_raised_beyond_the_sysctl(hosts: Hosts) -> None:
     udp = hosts.open(hosts.a)
     assert udp.buffer_sizes == (RECEIVE_BUFFER_SIZE, SEND_BUFFER_SIZE, True)

@@ -71,6 +71,7 @@ class FakeUdp:
     gso = True
     gro = False
     port = 7470
+    overflow_count = 0
 
     def __init__(self) -> None:
         self._socket, self.underlay = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -139,6 +140,10 @@ class CopyingOverlay:
         self.events: deque[Event] = deque()
         self.timer: float | None = None
         self.timer_calls: list[float] = []
+        self.overflows: list[int] = []
+
+    def receive_overflowed(self, count: int) -> None:
+        self.overflows.append(count)
 
     def receive_frames(self, frames: Sequence[TapFrame], now: float) -> None:
         self.bursts += [Burst(PEER, len(f), [bytes(f)]) for f in frames]

@@ -128,6 +128,22 @@ async def test_what_the_kernel_refuses_is_counted_by_reason(bench: Bench) -> Non
     assert bench.overlay.counters.drops == {DropReason.SEND_REFUSED: 2, DropReason.SEND_UNREACHABLE: 1}
 
 
+async def test_what_the_socket_had_no_room_for_is_told_once_and_before_what_came_behind_it(
+    bench: Bench,
+) -> None:
+    async with bench.running():
+        bench.udp.overflow_count = 2**32 - 1
+        bench.udp.arrive(b"one")
+        await settle()
+        bench.udp.arrive(b"two")
+        await settle()
+        bench.udp.overflow_count = 4  # the kernel's u32 went on from 0
+        bench.udp.arrive(b"three")
+        await settle()
+    assert bench.overlay.overflows == [2**32 - 1, 5]
+    assert [bench.tap.guest.recv(100) for _ in range(3)] == [b"one", b"two", b"three"]
+
+
 async def test_a_lost_tap_is_reported_once_and_the_pump_does_not_spin(bench: Bench) -> None:
     async with bench.running():
         bench.tap.gone = True
