@@ -96,6 +96,7 @@ class FarEnd:
     near_key: PeerKey
     segment: SegmentConfig = field(default_factory=segment)
     stamp: int = 1
+    features: int = 0
     random: Random = field(default_factory=lambda: Random(99))
     session: Session | None = None
     pending: PendingHandshake | None = None
@@ -114,7 +115,7 @@ class FarEnd:
             self.near_key,
             sender=self.random.getrandbits(32),
             stamp=self.stamp,
-            features=0,
+            features=self.features,
             ephemeral=self.random.randbytes(32),
             cookie=self.cookie.cookie(now),
         )
@@ -132,7 +133,7 @@ class FarEnd:
         received = receive_init_untrusted(self.context, init)
         index = self.random.getrandbits(32)
         resp, keys = respond(
-            self.context, received, sender=index, features=0, ephemeral=self.random.randbytes(32)
+            self.context, received, sender=index, features=self.features, ephemeral=self.random.randbytes(32)
         )
         self.session = self._make_session(keys.send, keys.receive, index, received.sender, initiator=False)
         return resp
