@@ -40,7 +40,7 @@ class DropReason(StrEnum):
     EXPIRED_SESSION = "expired_session"
     REPLAYED = "replayed"
     BAD_TAG = "bad_tag"
-    BAD_TRAIN = "bad_train"  # a car whose numbers contradict themselves, or the train that it claims to belong to
+    BAD_TRAIN = "bad_train"  # a car that contradicts itself, or the train that it says it is of
     TRAIN_INCOMPLETE = "train_incomplete"  # a car of a train that lost another one on its way
 
     # a record inside an authentic datagram

@@ -46,6 +46,9 @@ OFFLOAD_CHOICES = (
 READ_SIZE = 65_600
 """The longest a TAP can give is 10 + 65 535 + a VLAN tag; below 128 KiB malloc serves it without mmap."""
 
+FEW_PIECES = 5
+"""Of a super-frame: its headers and what three trains carried of it, or four."""
+
 _IFREQ = struct.Struct("16sH22x")
 _DRAINED = (errno.EAGAIN, errno.EIO)  # EIO: the TAP is down, nothing waits there
 _GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO)
@@ -106,13 +109,18 @@ class LinuxTap:
     def deliver_frames(self, frames: Sequence[Gather]) -> dict[DropReason, int]:
         """Write every frame, in order; returns what the kernel refused. Raises OSError when the device is gone.
 
-        Joined and not gathered, measured on a real TAP, microseconds a frame of 1 + 44 x 1400 / 1 + 1400 bytes: join
-        and os.write 5.9 / 1.31, os.writev 6.7 / 1.35.
+        Many pieces are joined and few are gathered, measured on a real TAP, microseconds a super-frame in 1 + 44 / 1 + 3
+        pieces: join and os.write 5.9 / 5.4, os.writev 6.7 / 4.1.
         """
-        fd, write, refused = self._fd, os.write, dict[DropReason, int]()
+        fd, write, writev, refused = self._fd, os.write, os.writev, dict[DropReason, int]()
         for frame in frames:
             try:
-                write(fd, frame[0] if len(frame) == 1 else b"".join(frame))
+                if len(frame) == 1:
+                    write(fd, frame[0])
+                elif len(frame) <= FEW_PIECES:
+                    writev(fd, frame)
+                else:
+                    write(fd, b"".join(frame))
             except OSError as error:
                 reason = _refusal(error)
                 refused[reason] = refused.get(reason, 0) + 1
