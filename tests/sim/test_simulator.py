@@ -7,6 +7,7 @@ import pytest
 from l2overlay.addresses import Address
 from l2overlay.dataplane.session import Session
 from l2overlay.overlay import Overlay
+from l2overlay.seams import Burst
 
 from .frames import make_frame, number_of, station_mac
 from .invariants import Watch
@@ -154,10 +155,10 @@ def test_plaintext_on_the_wire_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     sim = Simulation(1, 2)
     sim.run_until(sim.all_up, within=1.0)
 
-    def unsealed(self: Session, plaintexts: list[bytes]) -> list[bytes]:
-        return [part for plaintext in plaintexts for part in (bytes(16), plaintext)]
+    def unsealed(self: Session, plaintext: bytes, address: Address) -> Burst:
+        return Burst(address, 16 + len(plaintext), [bytes(16), plaintext])
 
-    monkeypatch.setattr(Session, "seal", unsealed)
+    monkeypatch.setattr(Session, "seal_alone", unsealed)
     with pytest.raises(AssertionError, match="plaintext"):
         sim.nodes[0].send()
 
@@ -166,14 +167,14 @@ def test_a_counter_used_twice_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     sim = Simulation(1, 2)
     sim.run_until(sim.all_up, within=1.0)
     sim.run(0.1)
-    seal = Session.seal
+    seal = Session.seal_alone
 
-    def seal_and_forget(self: Session, plaintexts: list[bytes]) -> list[bytes]:
-        sealed = seal(self, plaintexts)
-        self.send_counter -= len(plaintexts)
+    def seal_and_forget(self: Session, plaintext: bytes, address: Address) -> Burst:
+        sealed = seal(self, plaintext, address)
+        self.send_counter -= 1
         return sealed
 
-    monkeypatch.setattr(Session, "seal", seal_and_forget)
+    monkeypatch.setattr(Session, "seal_alone", seal_and_forget)
     sim.nodes[0].send()
     with pytest.raises(AssertionError, match="used counter"):
         sim.nodes[0].send()
