@@ -3,7 +3,8 @@
 - No frame is delivered twice to one node, altered, or where its sender is; on a network that keeps order, each flow does.
 - Frames in = frames out + the sum of named drops, at every single call.
 - No plaintext of a frame is on the wire.
-- No nonce is used twice under one key: the counters that a node sends to one receiver index only grow.
+- No nonce is used twice under one key: the counters that a node sends to one receiver index only grow. The cars of a train
+  have one, and leave in order with nothing of their session between them.
 - No session is used that is older than 180 s, or that no handshake has made.
 
 All of it is seen from outside: from the TAPs, the wire and the counters. Seen from inside, whenever a run pauses: what a
@@ -21,7 +22,8 @@ from l2overlay.overlay import Overlay
 
 from .frames import CANARY, number_of
 
-RESP_TYPE, DATA_TYPE = 2, 4
+RESP_TYPE, DATA_TYPE, TRAIN_TYPE = 2, 4, 5
+MAX_CARS = 64
 _RESP_INDICES = Struct("<4xII")  # sender, receiver
 _DATA_HEAD = Struct("<4xIQ")  # receiver, counter
 SESSION_LIFE = 180.0
@@ -82,6 +84,8 @@ class Watch:
         self._arrived: set[tuple[str, int]] = set()
         self._newest: dict[tuple[str, str, bytes], int] = {}
         self._counters: dict[tuple[str, int, int], int] = {}
+        self._cars: dict[tuple[str, int, int], tuple[int, int, int]] = {}
+        """Of a train that has left in part: index, count and counter of its next car."""
         self._births: dict[int, float] = {}
 
     def fail(self, what: str) -> NoReturn:
@@ -121,17 +125,27 @@ class Watch:
         if datagram[0] == RESP_TYPE:
             for index in _RESP_INDICES.unpack_from(datagram):
                 self._births[index] = self.now
-        elif datagram[0] == DATA_TYPE:
-            self._check_data(datagram, node, incarnation)
+        elif datagram[0] in (DATA_TYPE, TRAIN_TYPE):
+            self._check_sealed(datagram, node, incarnation)
 
-    def _check_data(self, datagram: bytes, node: str, incarnation: int) -> None:
+    def _check_sealed(self, datagram: bytes, node: str, incarnation: int) -> None:
         index, counter = _DATA_HEAD.unpack_from(datagram)
-        last = self._counters.get((node, incarnation, index), -1)
-        self.require(counter > last, f"{node} used counter {counter} of session {index:08x} after {last}")
-        self._counters[node, incarnation, index] = counter
+        car = (datagram[1], datagram[2], counter) if datagram[0] == TRAIN_TYPE else None
+        expected = self._cars.pop((node, incarnation, index), None)
+        if expected is None:
+            last = self._counters.get((node, incarnation, index), -1)
+            self.require(counter > last, f"{node} used counter {counter} of session {index:08x} after {last}")
+            self._counters[node, incarnation, index] = counter
+            self.require(
+                car is None or (car[0] == 0 and 2 <= car[1] <= MAX_CARS), f"{node} began a train with {car}"
+            )
+        else:
+            self.require(car == expected, f"{node} sent {car or 'DATA'} where its train wanted {expected}")
+        if car is not None and car[0] + 1 < car[1]:
+            self._cars[node, incarnation, index] = (car[0] + 1, *car[1:])
         birth = self._births.get(index)
         if birth is None:
-            self.fail(f"{node} sent DATA to index {index:08x}, which no handshake made")
+            self.fail(f"{node} sent a datagram to index {index:08x}, which no handshake made")
         age = self.now - birth
         self.require(age < SESSION_LIFE + self.delay_allowance, f"{node} used a session {age:.1f} s old")
 

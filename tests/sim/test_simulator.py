@@ -1,5 +1,6 @@
 """The simulator itself: same seed, same run; and each invariant can be violated, or it would prove nothing."""
 
+import struct
 from typing import Any
 
 import pytest
@@ -178,6 +179,32 @@ def test_a_counter_used_twice_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     sim.nodes[0].send()
     with pytest.raises(AssertionError, match="used counter"):
         sim.nodes[0].send()
+
+
+def a_car(index: int, count: int, counter: int) -> bytes:
+    return struct.pack("<BBBBIQ", 5, index, count, 0, 7, counter) + b"x"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [a_car(2, 3, 5), a_car(1, 4, 5), a_car(1, 3, 6), struct.pack("<BBHIQ", 4, 0, 0, 7, 6) + bytes(16)],
+    ids=["another index", "another count", "another counter", "DATA"],
+)
+def test_a_train_that_does_not_go_on_as_it_began_fails(after: bytes) -> None:
+    watch = Watch(seed=1)
+    watch.datagram_sent(struct.pack("<BBHII", 2, 1, 0, 7, 8), "a", 1)
+    watch.datagram_sent(a_car(0, 3, 5), "a", 1)
+    with pytest.raises(AssertionError, match="where its train wanted"):
+        watch.datagram_sent(after, "a", 1)
+
+
+def test_a_counter_used_again_for_another_train_fails() -> None:
+    watch = Watch(seed=1)
+    watch.datagram_sent(struct.pack("<BBHII", 2, 1, 0, 7, 8), "a", 1)
+    for index in range(3):
+        watch.datagram_sent(a_car(index, 3, 5), "a", 1)
+    with pytest.raises(AssertionError, match="used counter"):
+        watch.datagram_sent(a_car(0, 3, 5), "a", 1)
 
 
 def test_a_session_that_is_too_old_fails(monkeypatch: pytest.MonkeyPatch) -> None:
