@@ -6,6 +6,8 @@
         if Data in packet:
             open_data(packet[Data], key).show()
 
+The cars of a train (`Train`) are opened together, by `open_train`; `trains_in` finds those of a capture that are whole.
+
 The formats are those of docs/protocol.md, written down here once more and without our codec (`dataplane.wire`,
 `controlplane.handshake`), so that the tests can hold one against the other. UDP port 7470 is bound on import; see
 `bind_port` for others. Lengths that are left out are computed when a packet is built, and kept when they are given, right
@@ -17,6 +19,7 @@ scapy is GPL-2.0-only and slow (100 us a frame): it is in the extra `scapy` and 
 # mypy: allow-subclassing-any
 
 import struct
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -36,6 +39,7 @@ try:
         ConditionalField,
         FlagsField,
         LEFieldLenField,
+        LEIntField,
         LELongField,
         LEShortField,
         PacketListField,
@@ -54,7 +58,7 @@ try:
 except ImportError:
     raise ScapyMissingError("scapy is not installed; pip install 'l2overlay[scapy]'") from None
 
-DATAGRAMS = {1: "INIT", 2: "RESP", 3: "COOKIE", 4: "DATA"}
+DATAGRAMS = {1: "INIT", 2: "RESP", 3: "COOKIE", 4: "DATA", 5: "TRAIN"}
 SUITES = {1: "AES-GCM", 2: "ChaCha20-Poly1305"}
 RECORDS = {
     0: "PADDING",
@@ -68,6 +72,8 @@ RECORDS = {
     8: "PATH_CHALLENGE",
     9: "PATH_RESPONSE",
     10: "BYE",
+    11: "LAN",
+    12: "RECEPTION",
 }
 GSO_TYPES = {0: "none", 1: "TCPv4", 4: "TCPv6", 5: "UDP", 0x81: "TCPv4+ECN", 0x84: "TCPv6+ECN"}
 
@@ -76,6 +82,7 @@ SLICE_HEAD_LEN = 2 + 14  # offset, and a template without its header
 FRAGMENT_HEAD_LEN = 8
 MAX_BODY_LEN = 0xFFFF
 TAG_LEN = 16
+TRAIN_HEAD_LEN = 16
 MAX_DATAGRAM_LEN = 0xFFFF
 
 # -- datagrams -----------------------------------------------------------------------------------------------------------
@@ -88,12 +95,13 @@ class Datagram(Packet):
 
     @classmethod
     def dispatch_hook(cls, _pkt: bytes = b"", *_: Any, **__: Any) -> Any:
-        """`Init`, `Resp`, `Cookie`, `Data`, or `Raw` for what has no such type or not its length."""
+        """`Init`, `Resp`, `Cookie`, `Data`, `Train`, or `Raw` for what has no such type or not its length."""
         lengths = {
             1: (Init, 152, 152),
             2: (Resp, 100, 100),
             3: (Cookie, 64, 64),
             4: (Data, 32, MAX_DATAGRAM_LEN),
+            5: (Train, 17, MAX_DATAGRAM_LEN),
         }
         shape, least, most = lengths.get(_pkt[0] if _pkt else 0, (Raw, 0, MAX_DATAGRAM_LEN))
         return shape if least <= len(_pkt) <= most else Raw
@@ -165,6 +173,21 @@ class Data(Datagram):
         LELongField("counter", 0),
         _AllButTheTag("sealed", b""),
         XStrFixedLenField("tag", b"", TAG_LEN),
+    ]
+
+
+class Train(Datagram):
+    """One car of a train: a piece of sealed records and their tag; `open_train` opens them all."""
+
+    name = "l2overlay TRAIN"
+    fields_desc: ClassVar[list[Any]] = [
+        ByteEnumField("type", 5, DATAGRAMS),
+        ByteField("index", 0),
+        ByteField("count", 2),
+        XByteField("reserved", 0),
+        XLEIntField("receiver", 0),
+        LELongField("counter", 0),
+        XStrField("piece", b""),
     ]
 
 
@@ -342,6 +365,24 @@ class Bye(Record):
     fields_desc: ClassVar[list[Any]] = _head(10)
 
 
+class Lan(Record):
+    """The key of the probes that the sender gives to its LAN, and how often where stations are has changed by a cable."""
+
+    name = "l2overlay LAN"
+    fields_desc: ClassVar[list[Any]] = [
+        *_head(11),
+        XStrFixedLenField("key", b"", 32),
+        LEIntField("change", 0),
+    ]
+
+
+class Reception(Record):
+    """How many counters the other end has used since the last one, and how many of them were opened here."""
+
+    name = "l2overlay RECEPTION"
+    fields_desc: ClassVar[list[Any]] = [*_head(12), LEIntField("used", 0), LEIntField("opened", 0)]
+
+
 # By kind: its class, and how short and long its body may be.
 _SHAPES: dict[int, tuple[type[Packet], int, int]] = {
     1: (Frame, 0, MAX_BODY_LEN),
@@ -354,11 +395,13 @@ _SHAPES: dict[int, tuple[type[Packet], int, int]] = {
     8: (PathChallenge, 8, 8),
     9: (PathResponse, 8, 8),
     10: (Bye, 0, 0),
+    11: (Lan, 36, 36),
+    12: (Reception, 8, 8),
 }
 
 
 class Plaintext(Packet):
-    """What a DATA datagram says."""
+    """What a DATA datagram, or a train, says."""
 
     name = "l2overlay plaintext"
     fields_desc: ClassVar[list[Any]] = [PacketListField("records", [], Record, max_count=1 << 16)]
@@ -378,6 +421,41 @@ def seal_data(plaintext: bytes, key: bytes, receiver: int, counter: int, suite: 
 def open_data(data: Any, key: bytes, suite: int = 1) -> Any:
     """The `Plaintext` of a `Data`. Raises `cryptography.exceptions.InvalidTag` when the key is not its own."""
     return Plaintext(_aead(key, suite).decrypt(_nonce(data), bytes(data.sealed) + bytes(data.tag), None))
+
+
+def seal_train(
+    plaintext: bytes, key: bytes, receiver: int, counter: int, car_len: int, suite: int = 1
+) -> list[Any]:
+    """The cars of a train, `car_len` bytes each but the last."""
+    nonce = struct.pack("<IQ", receiver, counter)
+    sealed = _aead(key, suite).encrypt(nonce, bytes(plaintext), None)
+    step = car_len - TRAIN_HEAD_LEN
+    pieces = [sealed[at : at + step] for at in range(0, len(sealed), step)]
+    return [
+        Train(index=index, count=len(pieces), receiver=receiver, counter=counter, piece=piece)
+        for index, piece in enumerate(pieces)
+    ]
+
+
+def open_train(cars: Iterable[Any], key: bytes, suite: int = 1) -> Any:
+    """The `Plaintext` of a train's cars, in whatever order. Raises `InvalidTag` also when one is missing."""
+    in_order = sorted(cars, key=lambda car: int(car.index))
+    sealed = b"".join(bytes(car.piece) for car in in_order)
+    return Plaintext(_aead(key, suite).decrypt(_nonce(in_order[0]), sealed, None))
+
+
+def trains_in(packets: Iterable[Any]) -> list[list[Any]]:
+    """The whole trains of a capture, as they began. What is there twice counts once."""
+    trains: dict[tuple[int, int], dict[int, Any]] = {}
+    for packet in packets:
+        if Train in packet:
+            car = packet[Train]
+            trains.setdefault((car.receiver, car.counter), {}).setdefault(car.index, car)
+    return [
+        [cars[index] for index in sorted(cars)]
+        for cars in trains.values()
+        if sorted(cars) == list(range(next(iter(cars.values())).count))
+    ]
 
 
 def _aead(key: bytes, suite: int) -> AESGCM | ChaCha20Poly1305:

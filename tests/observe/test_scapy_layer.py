@@ -38,6 +38,7 @@ from l2overlay.observe.scapy_layer import (
     Fragment,
     Frame,
     Init,
+    Lan,
     Padding,
     PathAck,
     PathChallenge,
@@ -46,11 +47,16 @@ from l2overlay.observe.scapy_layer import (
     Ping,
     Plaintext,
     Pong,
+    Reception,
     Resp,
     Slice,
+    Train,
     Unknown,
     open_data,
+    open_train,
     seal_data,
+    seal_train,
+    trains_in,
 )
 from l2overlay.seams import TapFrame
 
@@ -151,6 +157,42 @@ def test_data_of_ours_is_opened_by_scapy_with_the_key(suite: Suite) -> None:
         open_data(data, RECEIVE_KEY, suite)
 
 
+@both_suites
+def test_train_of_ours_is_opened_by_scapy_with_the_key(suite: Suite) -> None:
+    session = a_session(suite)
+    session.send_counter = 0x0102030405
+    plaintext = wire.control_record(wire.Record.PING, b"\x01" + bytes(7)) * 100
+    train = bytes(session.seal_train(plaintext, 300))
+    cars = [Datagram(train[at : at + 300]) for at in range(0, len(train), 300)]
+    assert [type(car) for car in cars] == [Train] * 5
+    assert [(car.type, car.index, car.count, car.reserved) for car in cars] == [
+        (5, i, 5, 0) for i in range(5)
+    ]
+    assert {(car.receiver, car.counter) for car in cars} == {(0x55667788, 0x0102030405)}
+    assert b"".join(bytes(car) for car in cars) == train
+    assert {ping.token for ping in open_train(reversed(cars), SEND_KEY, suite).records} == {1}
+    for wrong in (cars[1:], cars[:-1]):
+        with pytest.raises(InvalidTag):
+            open_train(wrong, SEND_KEY, suite)
+    with pytest.raises(InvalidTag):
+        open_train(cars, RECEIVE_KEY, suite)
+
+
+def test_whole_trains_are_found_in_a_capture_among_all_else() -> None:
+    session = a_session()
+    trains = []
+    for number in range(3):
+        train = bytes(session.seal_train(bytes([number]) * 1000, 300))
+        trains.append([train[at : at + 300] for at in range(0, len(train), 300)])
+    del trains[1][2]
+    datagrams = [car for cars in zip(*trains, strict=False) for car in cars] + [trains[0][-1], trains[2][-1]]
+    datagrams += [b"".join(session.seal([b""])), trains[0][0]]
+    packets = [IP(bytes(IP(dst="192.0.2.1") / UDP(dport=7470) / Raw(each))) for each in datagrams]
+    found = trains_in(packets)
+    assert [[bytes(car) for car in cars] for cars in found] == [trains[0], trains[2]]
+    assert [bytes(open_train(cars, SEND_KEY)) for cars in found] == [bytes(1000), b"\2" * 1000]
+
+
 def test_keepalive_of_ours_holds_no_record() -> None:
     header, ciphertext = a_session().seal([b""])
     assert open_data(Datagram(header + ciphertext), SEND_KEY).records == []
@@ -205,11 +247,18 @@ def test_every_control_record_of_ours_is_read() -> None:
         wire.Record.PATH_CHALLENGE: PathChallenge,
         wire.Record.PATH_RESPONSE: PathResponse,
         wire.Record.BYE: Bye,
+        wire.Record.LAN: Lan,
+        wire.Record.RECEPTION: Reception,
     }
+    assert kinds.keys() == wire.CONTROL_BODY_LEN.keys()
     for kind, layer in kinds.items():
         plaintext = wire.control_record(kind, bytes(wire.CONTROL_BODY_LEN[kind]))
         (record,) = records_of([plaintext])
         assert type(record) is layer
+    (report,) = records_of([wire.control_record(wire.Record.RECEPTION, wire.RECEPTION.pack(1024, 1000))])
+    assert (report.used, report.opened) == (1024, 1000)
+    (lan,) = records_of([wire.control_record(wire.Record.LAN, wire.LAN.pack(b"k" * 32, 5))])
+    assert (lan.key, lan.change) == (b"k" * 32, 5)
     (probe,) = records_of([wire.path_probe(0x01020304, 1472)])
     assert (type(probe), probe.token) == (PathProbe, 0x01020304)
     assert probe.zeros == bytes(1472 - 32 - 4 - 4)
@@ -229,6 +278,17 @@ def test_data_of_scapy_is_opened_by_a_session(suite: Suite) -> None:
     assert session.window.newest[77] == 77
 
 
+@both_suites
+def test_train_of_scapy_is_opened_by_a_session(suite: Suite) -> None:
+    session = a_session(suite)
+    plaintext = Plaintext(records=[Frame(frame=b"A" * 1500), Reception(used=5, opened=4)])
+    cars = [bytes(car) for car in seal_train(plaintext, RECEIVE_KEY, 0x11223344, 77, 600, suite)]
+    assert list(map(len, cars)) == [600, 600, len(plaintext) + 16 - 2 * 584 + 16]
+    counters = Counters()
+    opened, end = session.open_untrusted(b"".join(cars), 0, 600, counters)
+    assert (opened, end, counters.drops) == ([bytes(plaintext)], sum(map(len, cars)), {})
+
+
 def test_records_of_scapy_are_read_in_order() -> None:
     plaintext = Plaintext(
         records=[
@@ -240,6 +300,8 @@ def test_records_of_scapy_are_read_in_order() -> None:
             PathChallenge(token=b"challeng"),
             PathResponse(token=b"response"),
             Frame(flags=1, csum_start=34, csum_offset=16, frame=b"B" * 60),
+            Lan(key=b"k" * 32, change=7),
+            Reception(used=9, opened=8),
             Bye(),
             Padding(rest=bytes(7)),
         ]
@@ -253,6 +315,8 @@ def test_records_of_scapy_are_read_in_order() -> None:
         (wire.Record.PATH_ACK, bytes([4, 0, 0, 0])),
         (wire.Record.PATH_CHALLENGE, b"challeng"),
         (wire.Record.PATH_RESPONSE, b"response"),
+        (wire.Record.LAN, b"k" * 32 + bytes([7, 0, 0, 0])),
+        (wire.Record.RECEPTION, bytes([9, 0, 0, 0, 8, 0, 0, 0])),
         (wire.Record.BYE, b""),
     ]
 
@@ -334,7 +398,7 @@ def test_any_bytes_are_dissected_and_built_again(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "length"), [(1, 151), (1, 153), (2, 99), (3, 65), (4, 31), (5, 152), (0, 32)]
+    ("kind", "length"), [(1, 151), (1, 153), (2, 99), (3, 65), (4, 31), (5, 16), (6, 152), (0, 32)]
 )
 def test_datagram_whose_length_is_not_of_its_type_is_raw(kind: int, length: int) -> None:
     assert type(Datagram(bytes([kind]).ljust(length, b"x"))) is Raw
