@@ -19,10 +19,11 @@ from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
 from l2overlay.dataplane.session import Session, to_bursts
 from l2overlay.dataplane.switch import Switch
-from l2overlay.dataplane.wire import DATA_OVERHEAD
+from l2overlay.dataplane.train import max_cars, plaintext_len
+from l2overlay.dataplane.wire import DATA_OVERHEAD, RECEPTION, TRAIN_TYPE, Record
 from l2overlay.seams import Burst, TapFrame
 
-from .frames import small_frame, super_frame
+from .frames import ETHERNET_LEN, IPV4_LEN, PLAIN_VIRTIO, TCP_LEN, small_frame, super_frame
 from .inmemory import PATH_LIMIT, Mesh
 
 Benchmark = Any  # pytest_benchmark.fixture.BenchmarkFixture, which is not typed
@@ -30,6 +31,9 @@ Benchmark = Any  # pytest_benchmark.fixture.BenchmarkFixture, which is not typed
 DATAGRAMS = 45
 SMALL_FRAMES = 64
 LARGE_FRAMES = 32
+CARS = max_cars(PATH_LIMIT)
+HEADERS_LEN = len(PLAIN_VIRTIO) + ETHERNET_LEN + IPV4_LEN + TCP_LEN
+"""Of the super-frame, with its virtio header."""
 ROUNDS = 300
 ADDRESS = Address("192.0.2.2", 7470)
 PEER = PeerKey(bytes(range(32)))
@@ -80,12 +84,41 @@ def test_seal_a_super_frames_datagrams(benchmark: Benchmark, suite: Suite) -> No
 @pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.name)
 def test_open_a_super_frames_datagrams(benchmark: Benchmark, suite: Suite) -> None:
     data = b"".join(make_session(suite).seal([bytes(PATH_LIMIT - DATA_OVERHEAD)] * DATAGRAMS))
-    plaintexts, strangers = each_time(
+    plaintexts, end = each_time(
         benchmark,
         lambda: (make_session(suite), Counters()),
-        lambda session, counters: session.open_untrusted(data, PATH_LIMIT, counters),
+        lambda session, counters: session.open_untrusted(data, 0, PATH_LIMIT, counters),
     )
-    assert (len(plaintexts), strangers) == (DATAGRAMS, [])
+    assert (len(plaintexts), end) == (DATAGRAMS, len(data))
+
+
+@pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.name)
+def test_seal_a_train(benchmark: Benchmark, suite: Suite) -> None:
+    """The longest, which is half a super-frame: one AEAD call, and 22 headers."""
+    session = make_session(suite)
+    plaintext = bytes(plaintext_len(CARS, PATH_LIMIT))
+    cars = benchmark(session.seal_train, plaintext, PATH_LIMIT)
+    assert len(cars) == CARS * PATH_LIMIT
+
+
+@pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.name)
+@pytest.mark.parametrize("bursts", [1, 2], ids=["in one burst", "in two"])
+def test_open_a_train(benchmark: Benchmark, suite: Suite, bursts: int) -> None:
+    plaintext = bytes(plaintext_len(CARS, PATH_LIMIT))
+    sent, _ = make_session(suite).seal_bursts([plaintext], ADDRESS, PATH_LIMIT)
+    data = b"".join(sent[0].buffers)
+    step = CARS // bursts * PATH_LIMIT
+    parts = [data[at : at + step] for at in range(0, len(data), step)]
+    assert len(parts) == bursts
+
+    def open_all(session: Session, counters: Counters) -> list[bytes]:
+        return [
+            plaintext
+            for part in parts
+            for plaintext in session.open_untrusted(part, 0, PATH_LIMIT, counters)[0]
+        ]
+
+    assert each_time(benchmark, lambda: (make_session(suite), Counters()), open_all) == [plaintext]
 
 
 def test_sealed_datagrams_become_bursts(benchmark: Benchmark) -> None:
@@ -152,8 +185,7 @@ def test_switch_a_frame_from_a_peer(benchmark: Benchmark) -> None:
     assert benchmark(switch.forward_from_peer, small_frame(), Port(PEER), 1.0) is None
 
 
-@pytest.fixture(scope="module")
-def pair() -> Mesh:
+def make_pair() -> Mesh:
     """Two nodes with a session; the hub knows that guest b is behind the spoke."""
     mesh = Mesh(1)
     answer = TapFrame(
@@ -166,34 +198,65 @@ def pair() -> Mesh:
     return mesh
 
 
+@pytest.fixture(scope="module")
+def pair() -> Mesh:
+    """Before any report: each datagram is sealed alone."""
+    return make_pair()
+
+
+@pytest.fixture(scope="module")
+def pair_in_trains() -> Mesh:
+    """After reports that nothing was lost."""
+    mesh = make_pair()
+    (peer,) = mesh.hub._members
+    while peer.trains.cars < CARS:
+        peer.receive_control(Record.RECEPTION, RECEPTION.pack(1024, 1024), ADDRESS, mesh.now)
+    return mesh
+
+
+def send_out(mesh: Mesh, batch: list[TapFrame]) -> list[Burst]:
+    mesh.hub.receive_frames(batch, mesh.now)
+    return mesh.hub.bursts_to_send()
+
+
+def time_way_in(benchmark: Benchmark, mesh: Mesh, batch: list[TapFrame]) -> list[Any]:
+    """From the socket's bursts to frames for the TAP."""
+    spoke = mesh.spokes[0]
+
+    def seal() -> tuple[list[Burst]]:
+        bursts = send_out(mesh, batch)
+        return ([Burst(b.address, b.datagram_size, [b"".join(b.buffers)]) for b in bursts],)
+
+    def take_in(bursts: list[Burst]) -> list[Any]:
+        spoke.receive_datagrams(bursts, mesh.now)
+        return spoke.frames_to_deliver()
+
+    return list(each_time(benchmark, seal, take_in))
+
+
 @pytest.mark.parametrize("kind", list(FRAMES))
 def test_whole_way_out(benchmark: Benchmark, pair: Mesh, kind: str) -> None:
     """From the TAP's frames to sealed bursts."""
-    batch = [FRAMES[kind]] * COUNTS[kind]
-
-    def out() -> list[Burst]:
-        pair.hub.receive_frames(batch, pair.now)
-        return pair.hub.bursts_to_send()
-
-    assert sum(len(burst.datagrams()) for burst in benchmark(out)) == len(packed(kind))
+    bursts = benchmark(send_out, pair, [FRAMES[kind]] * COUNTS[kind])
+    assert sum(len(burst.datagrams()) for burst in bursts) == len(packed(kind))
 
 
 @pytest.mark.parametrize("kind", list(FRAMES))
 def test_whole_way_in(benchmark: Benchmark, pair: Mesh, kind: str) -> None:
-    """From the socket's bursts to frames for the TAP."""
-    batch = [FRAMES[kind]] * COUNTS[kind]
-    spoke = pair.spokes[0]
+    assert len(time_way_in(benchmark, pair, [FRAMES[kind]] * COUNTS[kind])) == COUNTS[kind]
 
-    def seal() -> tuple[list[Burst]]:
-        pair.hub.receive_frames(batch, pair.now)
-        bursts = pair.hub.bursts_to_send()
-        return ([Burst(b.address, b.datagram_size, [b"".join(b.buffers)]) for b in bursts],)
 
-    def take_in(bursts: list[Burst]) -> list[Any]:
-        spoke.receive_datagrams(bursts, pair.now)
-        return spoke.frames_to_deliver()
+def test_whole_way_out_in_trains(benchmark: Benchmark, pair_in_trains: Mesh) -> None:
+    """A super-frame: beside `test_whole_way_out[super]` it shows what trains save."""
+    bursts = benchmark(send_out, pair_in_trains, [FRAMES["super"]])
+    datagrams = [datagram for burst in bursts for datagram in burst.datagrams()]
+    assert {datagram[0] for datagram in datagrams[:CARS]} == {TRAIN_TYPE}
+    assert len({datagram[8:16] for datagram in datagrams}) <= 3
 
-    assert len(each_time(benchmark, seal, take_in)) == COUNTS[kind]
+
+def test_whole_way_in_in_trains(benchmark: Benchmark, pair_in_trains: Mesh) -> None:
+    (frame,) = time_way_in(benchmark, pair_in_trains, [FRAMES["super"]])
+    assert b"".join(frame)[HEADERS_LEN:] == FRAMES["super"][HEADERS_LEN:]
 
 
 def test_broadcast_to_a_hundred_peers(benchmark: Benchmark) -> None:
