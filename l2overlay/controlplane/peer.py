@@ -206,8 +206,7 @@ class Peer:
     def probe(self, now: float) -> None:
         """The underlay changed: find out at once whether, and how, the peer can be reached."""
         if self.up:
-            self.path.restart(now)
-            self._apply_path()
+            self._restart_path(now)
             self._send_ping(now)
         else:
             self._attempts = 0
@@ -335,6 +334,8 @@ class Peer:
         if self.current is not None:
             self.previous.append(self.current)
         self.current = session
+        if not self.features & FEATURE_TRAIN:  # it may have come back as an older version
+            self._forget_reception()
         while len(self.previous) > MAX_PREVIOUS:
             self._drop_session(self.previous.popleft())
 
@@ -365,8 +366,7 @@ class Peer:
         self._count_unanswered(-1)
         self.up = True
         self.reason = ""
-        self.path.restart(now)
-        self._apply_path()
+        self._restart_path(now)
         self._local.events.append(PeerUp(self.key, self.endpoint))
 
     def go_down(self, reason: str, now: float) -> None:
@@ -450,7 +450,7 @@ class Peer:
             self.wake_at(self.path.deadline())
         elif kind is Record.PATH_RESPONSE:
             self._receive_path_response(body, address, now)
-        elif kind is Record.RECEPTION:
+        elif kind is Record.RECEPTION and self.features & FEATURE_TRAIN:
             used, opened = RECEPTION.unpack(body)
             if self.trains.reported_untrusted(used, opened, self.path.size):
                 self.outbox.resize(self.path.size, self.trains.cars)
@@ -483,14 +483,22 @@ class Peer:
         old, self.endpoint = self.endpoint, address
         self._local.events.append(PeerMoved(self.key, old, address))
         self.path.set_limit(DEFAULT_PATH_LIMIT[6 if ":" in address.host else 4], now)
+        self._restart_path(now)
+
+    def _restart_path(self, now: float) -> None:
+        """It may be another one: neither what it takes nor what it loses is known."""
         self.path.restart(now)
         self._apply_path()
+        self._forget_reception()
+
+    def _forget_reception(self) -> None:
+        self.trains = TrainLength()
+        self.outbox.resize(self.path.size)
 
     def _apply_path(self) -> None:
         """The outbox fills datagrams of the size that the path is known to take."""
         if self.outbox.datagram_size != self.path.size:
-            self.trains = TrainLength()
-            self.outbox.resize(self.path.size)
+            self._forget_reception()
             self._local.events.append(PathSizeChanged(self.key, self.path.size))
         self.wake_at(self.path.deadline())
 

@@ -19,6 +19,8 @@ REPORT_LOST = 4
 """... so many of fewer."""
 REPORT_INTERVAL = 0.05
 """Seconds between two reports at least."""
+MAX_USED = 2**32 - 1
+"""A report has 32 bits for them."""
 GROW_BELOW = 0.001
 SHRINK_ABOVE = 0.005
 
@@ -44,6 +46,8 @@ class Reception:
             return None
         self._begin(session)
         self._next_time = now + REPORT_INTERVAL
+        if used > MAX_USED:  # it leaves counters out, by accident or on purpose
+            return None
         # One that came late was counted as lost before: then more were opened than used.
         return used, used - max(0, lost)
 

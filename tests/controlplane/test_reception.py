@@ -235,14 +235,12 @@ def test_a_peer_without_the_feature_is_told_nothing() -> None:
     assert types_of_a_batch(near) == {4}
 
 
-@pytest.mark.xfail(strict=True, reason="Peer.receive_control does not look at the feature")
 def test_a_peer_without_the_feature_gets_no_trains_whatever_it_reports() -> None:
     near, far = near_and_far(0)
     grow(near, far)
     assert types_of_a_batch(near) == {4}
 
 
-@pytest.mark.xfail(strict=True, reason="a handshake of a peer that is up leaves the length as it was")
 def test_a_peer_that_comes_back_as_an_older_version_gets_no_trains() -> None:
     """Its restart was so quick that it was never down."""
     near, far = near_and_far(FEATURE_TRAIN)
@@ -252,7 +250,6 @@ def test_a_peer_that_comes_back_as_an_older_version_gets_no_trains() -> None:
     assert types_of_a_batch(near) == {4}
 
 
-@pytest.mark.xfail(strict=True, reason="Peer._apply_path begins anew only when the path has another size")
 def test_trains_begin_anew_when_a_peer_comes_up_again_on_a_path_of_the_base_size() -> None:
     near, far = near_and_far(FEATURE_TRAIN)
     near.overlay.set_path_limit(PeerKey(public_key(FAR_PRIVATE)), BASE_SIZE, near.now)
@@ -263,7 +260,6 @@ def test_trains_begin_anew_when_a_peer_comes_up_again_on_a_path_of_the_base_size
     assert types_of_a_batch(near) == {4}
 
 
-@pytest.mark.xfail(strict=True, reason="Peer._apply_path begins anew only when the path has another size")
 def test_trains_begin_anew_when_a_peer_has_moved_on_a_path_of_the_base_size() -> None:
     near, far = near_and_far(FEATURE_TRAIN)
     near.overlay.set_path_limit(PeerKey(public_key(FAR_PRIVATE)), BASE_SIZE, near.now)
@@ -276,7 +272,6 @@ def test_trains_begin_anew_when_a_peer_has_moved_on_a_path_of_the_base_size() ->
     assert types_of_a_batch(near) == {4}
 
 
-@pytest.mark.xfail(strict=True, raises=struct.error, reason="RECEPTION has 32 bits for what a peer has used")
 def test_a_peer_that_leaves_out_more_counters_than_a_report_can_say_does_not_end_the_node() -> None:
     near, far = near_and_far(FEATURE_TRAIN)
     assert far.session is not None
@@ -417,8 +412,8 @@ def test_on_a_path_that_loses_nothing_trains_grow_to_32_kib_and_all_arrives() ->
     assert not [reason for reason in drops if drops[reason]]
 
 
-@pytest.mark.parametrize("loss", [0.01, 0.05])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("loss", [0.01, 0.05, 0.3])
+@pytest.mark.parametrize("seed", range(2))
 def test_where_datagrams_are_lost_trains_are_given_up_within_a_second_and_come_back_afterwards(
     seed: int, loss: float
 ) -> None:
