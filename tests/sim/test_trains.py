@@ -13,7 +13,9 @@ import pytest
 from l2overlay.counters import DropReason
 from l2overlay.seams import TapFrame
 
+from .invariants import TRAIN_TYPE
 from .simulator import Node, Simulation, started
+from .test_hostile_datagrams import assert_nothing_happens
 from .underlay import Conditions
 
 DELAY = 0.01
@@ -77,9 +79,9 @@ class Transfer:
         return self.sender.overlay._members.peers[self.receiver.key].trains.cars
 
 
-def a_transfer(seed: int, conditions: Conditions) -> Transfer:
+def a_transfer(seed: int, conditions: Conditions, *, capture: bool = False) -> Transfer:
     """Between two nodes whose paths have full size and whose stations know each other."""
-    sim = started(seed, 2, conditions)
+    sim = started(seed, 2, conditions, capture=capture)
     sim.run(1.0)
     a, b = sim.nodes
     b.send(a)
@@ -119,3 +121,15 @@ def test_repeated_and_late_datagrams_deliver_nothing_twice_and_damaged_ones_noth
     assert transfer.run(160) > 0.9
     drops = transfer.receiver.overlay.total_counters().drops
     assert drops[DropReason.REPLAYED] > 10
+
+
+def test_a_whole_capture_of_trains_replayed_changes_nothing_and_delivers_nothing() -> None:
+    transfer = a_transfer(3, Conditions(delay=DELAY), capture=True)
+    transfer.run(120)
+    captured = transfer.sim.captured
+    assert captured is not None
+    to_receiver = [c for c in captured if c.receiver is transfer.receiver]
+    assert sum(c.kind == TRAIN_TYPE for c in to_receiver) > 1000
+    assert_nothing_happens(
+        transfer.receiver, [c.datagram for c in to_receiver[-2000:]], to_receiver[0].source
+    )
