@@ -150,6 +150,7 @@ def peer_data(
         "last_heard": _seconds(peer.last_heard),
         "session_age": _seconds(peer.session_age),
         "datagram_size": peer.datagram_size,
+        "cars": peer.cars,
         "stations": peer.stations,
         "queued_frames": peer.queued_frames,
         "counters": counters_data(peer.counters),

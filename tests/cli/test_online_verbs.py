@@ -35,6 +35,7 @@ PEER = {
     "last_heard": 14.2,
     "session_age": 60.0,
     "datagram_size": 1472,
+    "cars": 22,
     "stations": 2,
     "queued_frames": 0,
     "counters": {

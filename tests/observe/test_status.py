@@ -30,6 +30,7 @@ UP = PeerStatus(
     last_heard=1.5,
     session_age=20.0,
     datagram_size=1472,
+    cars=22,
     stations=2,
     queued_frames=0,
     counters=Counters(rx_frames=5, rx_bytes=5_000_000_000),

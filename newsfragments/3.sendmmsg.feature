@@ -1,0 +1,1 @@
+A broadcast to many peers leaves by one system call for 64 datagrams (sendmmsg).

@@ -1,0 +1,1 @@
+On a path that loses next to nothing up to 32 KiB of frames are sealed by one call and the result is cut into datagrams: TCP needs half the processor time it did, and 1500-byte frames travel without fragments. What the peer reports as lost decides how many datagrams that may be (`cars` in `status --json`).
