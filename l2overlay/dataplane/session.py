@@ -29,12 +29,14 @@ from l2overlay.dataplane.wire import (
     MAX_TRAIN_LEN,
     TAG_LEN,
     TRAIN_TYPE,
+    Record,
 )
 from l2overlay.seams import Burst, burst_limit
 
 _PREFIX = Struct("<BBHI")
 _COUNTER = Struct("<Q")
 _TRAIN = bytes((TRAIN_TYPE,))
+_PATH_PROBE = bytes((Record.PATH_PROBE,))
 
 
 class Session:
@@ -232,6 +234,10 @@ class Session:
             plaintext = self._decrypt(header[4:], sealed, None)
         except InvalidTag:
             counters.drop(DropReason.BAD_TAG, count)
+            return None
+        if plaintext.startswith(_PATH_PROBE):
+            # Its datagram's size is what it says, and this was another one before somebody cut it anew.
+            counters.drop(DropReason.BAD_TRAIN, count)
             return None
         self._newest[slot] = counter
         self._count_opened(1, counter)

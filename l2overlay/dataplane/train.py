@@ -3,7 +3,7 @@
     car       type 5 | index u8 | count u8 | 0 | receiver u32 | counter u64 | its piece of the ciphertext
 
 Sealing costs a call whatever the length, and so does every other step of a datagram's way: a super-frame of 65 KB takes
-73 us out and 98 in when each of its 45 datagrams is sealed alone, in trains 28 and 36 (tests/bench/test_micro.py). The price
+72 us out and 95 in when each of its 45 datagrams is sealed alone, in trains 30 and 40 (tests/bench/test_micro.py). The price
 is that a lost car costs the whole train. So trains are for paths that lose next to nothing, and `controlplane.reception`
 decides from what the peer reports how long they may be. A train of one car is a DATA datagram.
 

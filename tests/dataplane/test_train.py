@@ -23,7 +23,7 @@ from l2overlay.dataplane.train import (
     plaintext_len,
     take_cars_untrusted,
 )
-from l2overlay.dataplane.wire import COUNTER_LIMIT, MAX_CARS, MAX_TRAIN_LEN
+from l2overlay.dataplane.wire import COUNTER_LIMIT, MAX_CARS, MAX_TRAIN_LEN, path_probe
 from l2overlay.seams import Burst, burst_limit
 
 from .test_session import (
@@ -607,3 +607,15 @@ def test_a_train_is_sealed_as_the_document_says() -> None:
     left.send_counter = COUNTER_LIMIT
     with pytest.raises(OverflowError):
         left.seal_train(b"x" * 100, 60)
+
+
+def test_a_probe_of_the_path_that_somebody_cut_anew_is_refused_and_the_probe_itself_is_not() -> None:
+    """Otherwise who cuts a datagram of 1472 bytes in two makes a path of 1200 look like one of 1472."""
+    left, right = two_ends()
+    probe = path_probe(7, 1472)
+    datagram = b"".join(left.seal([probe]))
+    recut = bytes(cut(datagram[4:16], datagram[16:], 800))
+    counters = Counters()
+    assert right.open_untrusted(recut, 0, 800, counters) == ([], len(recut))
+    assert counters.drops == {DropReason.BAD_TRAIN: 2}
+    assert right.open_untrusted(datagram, 0, len(datagram), counters) == ([probe], len(datagram))
