@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from l2overlay.addresses import Address, MacAddress
-from l2overlay.demo.namespace import Namespace
+from l2overlay.demo.namespace import LabError, Namespace
 from l2overlay.linux.tap import (
     IFF_NO_PI,
     IFF_TAP,
@@ -1068,13 +1068,14 @@ def guest_of_queue(namespace: Namespace, queues: list[LinuxTap], number: int) ->
         guest.connect(("10.98.0.2", 9))
         return guest
 
-    while True:
+    for _ in range(256):
         guest = inside(namespace, open_guest)
         guest.send(b"which queue?")
         found = [bool(queue.receive_frames(64)) for queue in queues]
         if found[number]:
             return guest
         guest.close()
+    raise LabError(f"no flow of 256 came out of queue {number}")
 
 
 def lane_works(
