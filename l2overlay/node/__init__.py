@@ -3,6 +3,7 @@
     start.py      from options to a running node: checks, files, lock; what may be refused is refused here
     node.py       the nursery: set up, run, leave, undo, in this order
     pump.py       frames and datagrams between the seams and the overlay
+    pause.py      the pauses of trio's loop, in which the pump works
     clockwork.py  the overlay's clock and timer, and how late the loop runs
     resolver.py   endpoints to addresses
     site.py       TAP and bridge: plan, note, apply, undo

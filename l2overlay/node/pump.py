@@ -1,16 +1,22 @@
 """The pump: moves frames and datagrams between the two seams and the overlay.
 
-One task, both file descriptors in one private epoll, whose own descriptor trio waits on. A wake-up runs rounds:
+Both file descriptors and trio's own epoll are in one epoll. Whenever trio would sleep (`pause.py`) the pump waits there,
+and moves what comes, round after round, until trio has something to do:
 
     UDP -> overlay.receive_datagrams -> frames_to_deliver -> TAP
     TAP -> overlay.receive_frames    -> bursts_to_send    -> UDP
 
-until both are drained, then waits again. Whoever calls into the overlay elsewhere (timer, resolver, reload) calls
-`flush` afterwards, so that what the overlay wants done is done at once and at one place.
+Whoever calls into the overlay elsewhere (timer, resolver, reload) calls `flush` afterwards, so that what the overlay wants
+done is done at once and at one place.
 
-Why this shape, measured on a 2-core VM as the round trip of one datagram through a forwarder: a bare epoll loop 16 us,
-this 16 us back to back and 23 us after a pause (trio's own scheduling), trio as a guest of a bare loop 15 us, waiting
-1 ms in the private epoll before going back to trio 22 us. The last two do not pay for what they cost in plainness.
+Why there, and not in a task that trio wakes: with that `python -m tests.bench --quick --only l2overlay,vde_plug --measures
+rtt` shows 807 us, like this 547 (medians of five runs each, in turn, on a busy 2-core VM; vde_plug 191 in the same runs). It
+is about caches: what the core does for one frame takes 7 us back to back and 50 to 100 after a pause of 5 ms, so all that is
+not touched is won. Polling without sleep for the answer, 500 us long, made it twice as slow: on few cores that holds up the
+other end.
+
+Dense traffic is another matter: a wake-up for every packet makes small batches (iperf3, 1 stream: 3.7 Gbit/s and not 4.1). So when that
+pauses, trio has its turn first, and what comes meanwhile is read together.
 
 Back-pressure: while the UDP socket is full the TAP is not read, so that the guests' TCP queues instead of losing; the
 UDP socket is still read, because an acknowledgement that waits there is what lets the queue drain.
@@ -19,11 +25,13 @@ UDP socket is still read, because an acknowledgement that waits there is what le
 import errno
 import select
 from collections.abc import Callable, Sequence
+from math import inf
 
 import trio
 
 from l2overlay.controlplane.events import Event
 from l2overlay.counters import DropReason
+from l2overlay.node.pause import Pause
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, Gather, Tap, Udp
 
@@ -35,8 +43,8 @@ READ_TIME = 0.002
 """Seconds that the work of one read should take; after one that took longer the next reads half as much, else twice.
 
 Measured, CPU time of a round: TCP at 1.2 Gbit/s p99 1.4 ms; a flood of 64-byte frames p99 5 ms, 73 ms with fixed limits."""
-TURN_TIME = 0.004
-"""Seconds of uninterrupted work before other tasks get a turn; with one round more their lag is still below 20 ms."""
+IDLE_TIME = 0.001
+"""Seconds without traffic after which one frame is expected, not many: it goes its way before another is looked for."""
 UNSENT_LIMIT = 4096
 """Bursts that wait for a full socket. The TAP is not read meanwhile: only answers to what UDP brings come on top."""
 
@@ -76,6 +84,9 @@ class Pump:
         self._overflow_count = udp.overflow_count
         self._epoll = select.epoll()
         self._epoll.register(udp.fileno(), _READ)
+        self._pause = Pause(self._epoll, self._move)
+        self._now = self._frame_time = self._datagram_time = -inf
+        self._dense = False
         self.blocked_count = 0
         """How often the UDP socket was full."""
 
@@ -115,70 +126,96 @@ class Pump:
 
     def close(self) -> None:
         """Give the private epoll back; the seams belong to whoever opened them."""
+        self._pause.close()
         self._epoll.close()
 
     async def run(self) -> None:
         """Pump until cancelled."""
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            turn_end = self._clock() + TURN_TIME
-            while self._round():
-                if self._clock() >= turn_end:
-                    self._timer_moved(self._overlay.next_timer())
-                    await trio.lowlevel.checkpoint()
-                    turn_end = self._clock() + TURN_TIME
-            self._timer_moved(self._overlay.next_timer())
+        await self._pause.use()
 
     def flush(self) -> None:
         """Do what the overlay wants done after a call that did not come from here."""
         self._move_out()
         self._timer_moved(self._overlay.next_timer())
 
-    def _round(self) -> bool:
-        """Everything that is ready, once. Says whether something may still be waiting."""
-        more = False
-        for fd, ready in self._epoll.poll(0, 2):
-            if fd == self._udp.fileno():
-                if ready & _WRITE:
-                    self._send([])
-                if ready & ~_WRITE:
-                    more |= self._receive_datagrams()
-            elif self._tap is not None:
-                more |= self._receive_frames(self._tap, ready)
-        return more
+    def _move(self, timeout: float) -> bool:
+        """Move what comes until trio has something to do, or dense traffic pauses: then trio takes its turn, and what comes
+        meanwhile is read together. Says whether trio must look again at what it waits for."""
+        next_timer, pause = self._overlay.next_timer, self._pause
+        self._now = self._clock()
+        end = stop = self._now + timeout
+        alarm = _or_never(next_timer())
+        trio_ready = moved = self._dense = False
+        while ready := self._epoll.poll(0 if self._dense else max(0.0, stop - self._now), 3):
+            self._dense = False
+            trio_ready = self._round(ready)
+            moved = True
+            due = _or_never(next_timer())
+            stop = due if due < alarm and due < end else end
+            if trio_ready or pause.ended or self._now >= stop:
+                break
+        self._timer_moved(next_timer())
+        return not trio_ready and (moved or timeout > 0)
 
-    def _receive_datagrams(self) -> bool:
-        limit = self._burst_limit
+    def _round(self, ready: list[tuple[int, int]]) -> bool:
+        """Everything that is ready, once. Says whether trio is."""
+        trio_ready = False
+        for fd, events in ready:
+            if fd == self._udp.fileno():
+                if events & _WRITE:
+                    self._send([])
+                if events & ~_WRITE:
+                    self._receive_datagrams()
+            elif fd == self._pause.trio_fd:
+                trio_ready = True
+            elif self._tap is not None:
+                self._receive_frames(self._tap, events)
+        return trio_ready
+
+    def _receive_datagrams(self) -> None:
+        started = self._clock()
+        alone = started - self._datagram_time > IDLE_TIME
+        self._dense |= not alone
+        self._now = self._datagram_time = started
+        limit = 1 if alone else self._burst_limit
         bursts = self._udp.receive_bursts(limit)
         if self._udp.overflow_count != self._overflow_count:
             self._count_overflow()
         if bursts:
-            started = self._clock()
+            if not alone:
+                self._now = started = self._clock()
             self._overlay.receive_datagrams(bursts, started)
             self._move_out()
-            self._burst_limit = _next_limit(limit, self._clock() - started, BURSTS_PER_READ)
-        return len(bursts) >= limit
+            if not alone:
+                self._now = self._clock()
+                self._burst_limit = _next_limit(limit, self._now - started, BURSTS_PER_READ)
 
     def _count_overflow(self) -> None:
         lost = (self._udp.overflow_count - self._overflow_count) % 2**32  # the kernel counts in a u32
         self._overflow_count = self._udp.overflow_count
         self._overlay.receive_overflowed(lost)
 
-    def _receive_frames(self, tap: Tap, ready: int) -> bool:
-        limit = self._frame_limit
+    def _receive_frames(self, tap: Tap, ready: int) -> None:
+        started = self._clock()
+        alone = started - self._frame_time > IDLE_TIME
+        self._dense |= not alone
+        self._now = self._frame_time = started
+        limit = 1 if alone else self._frame_limit
         try:
             frames = tap.receive_frames(limit)
         except OSError as error:
             self._lose_tap(error)
-            return False
+            return
         if frames:
-            started = self._clock()
+            if not alone:
+                self._now = started = self._clock()
             self._overlay.receive_frames(frames, started)
             self._move_out()
-            self._frame_limit = _next_limit(limit, self._clock() - started, FRAMES_PER_READ)
+            if not alone:
+                self._now = self._clock()
+                self._frame_limit = _next_limit(limit, self._now - started, FRAMES_PER_READ)
         elif ready & _BROKEN:  # a deleted TAP reports this for ever, and reads as drained on some kernels
             self._lose_tap(OSError(errno.EBADFD, "the device is gone"))
-        return len(frames) >= limit and not self._unsent
 
     def _move_out(self) -> None:
         """Until there is nothing more to do: whoever is told of an event may ask the overlay for something."""
@@ -245,3 +282,7 @@ def _next_limit(limit: int, spent: float, most: int) -> int:
     if spent > READ_TIME:
         return max(1, limit // 2)
     return min(most, limit * 2)
+
+
+def _or_never(due: float | None) -> float:
+    return inf if due is None else due
