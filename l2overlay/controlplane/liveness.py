@@ -27,10 +27,10 @@ class Liveness:
     """Of one peer that is up. The owner sends the PINGs and tells what comes."""
 
     __slots__ = (
-        "_expects_frames",
         "_next_ping",
         "_next_with_frames",
         "_pings",
+        "expects_frames",
         "interval",
         "last_heard",
         "rtt",
@@ -48,7 +48,8 @@ class Liveness:
         self._pings: dict[int, float] = {}
         self._next_ping = inf
         self._next_with_frames = inf
-        self._expects_frames = False
+        self.expects_frames = False
+        """Frames came since the last PING of ours: more of them, or PINGs, are to be expected. Set by the owner."""
 
     def set_interval(self, interval: float, now: float) -> None:
         """Another `persistent_keepalive`; it counts from now."""
@@ -70,7 +71,7 @@ class Liveness:
         """The peer is down: nothing to ask."""
         self._pings.clear()
         self.unanswered_since = self._next_ping = self._next_with_frames = inf
-        self._expects_frames = False
+        self.expects_frames = False
 
     def wants_ping_with_frames(self, now: float) -> bool:
         """Whether the frames that leave now are to take a PING along."""
@@ -86,11 +87,7 @@ class Liveness:
         self._pings[token] = now
         self._next_ping = now + PING_RETRY
         self._next_with_frames = now + PING_INTERVAL
-        self._expects_frames = False
-
-    def received_frames(self) -> None:
-        """Frames came, and more of them, or PINGs, are to be expected."""
-        self._expects_frames = True
+        self.expects_frames = False
 
     def received_ping(self, now: float) -> None:
         """The peer asks by itself: an idle link needs no PINGs of ours on top."""
@@ -108,6 +105,6 @@ class Liveness:
 
     def deadline(self) -> float:
         """When the next PING is due."""
-        if self._expects_frames and self.last_heard is not None:
+        if self.expects_frames and self.last_heard is not None:
             return min(self._next_ping, self.last_heard + QUIET_TIME)
         return self._next_ping

@@ -408,8 +408,8 @@ class Peer:
 
     # -- datagrams that verified -------------------------------------------------------------------------------
 
-    def authenticated(self, session: Session, address: Address, now: float) -> None:
-        """A datagram of `session` verified. Promotes `next`, notices a new address."""
+    def authenticated(self, session: Session, address: Address, now: float) -> bool:
+        """A datagram of `session` verified. Promotes `next`, notices a new address. Says whether a `flush` has work to do."""
         if session in self.next:
             self.next.remove(session)
             self._drop_next()
@@ -426,11 +426,14 @@ class Peer:
             report = self.reception.report(session, now)
             if report is not None:
                 self.outbox.add_record(control_record(Record.RECEPTION, RECEPTION.pack(*report)))
+                return True
+        return False
 
     def received_frames(self, now: float) -> None:
         """Frames came."""
-        self.liveness.received_frames()
-        self.wake_at(self.liveness.deadline())
+        if not self.liveness.expects_frames:
+            self.liveness.expects_frames = True
+            self.wake_at(self.liveness.deadline())
 
     def receive_control(self, kind: Record, body: bytes, address: Address, now: float) -> None:
         """One control record of an authentic datagram. The answers leave with the next `flush`."""

@@ -118,7 +118,8 @@ class Inbox:
                 self._counters.drop(DropReason.BAD_RECORD)
             except FrameError:
                 self._counters.drop(DropReason.BAD_SLICE)
-        self._end_run(received)
+        if self._run is not None:
+            self._end_run(received)
         return received
 
     @staticmethod

@@ -187,7 +187,9 @@ class Session:
                 counters.drop(DropReason.BAD_TAG)
                 continue
             newest[slot] = newest_opened = counter
-        self._count_opened(len(plaintexts), newest_opened)
+        self.opened_count += len(plaintexts)
+        if newest_opened > self.newest_opened:
+            self.newest_opened = newest_opened
         return plaintexts, end
 
     def _open_trains_untrusted(
@@ -240,13 +242,10 @@ class Session:
             counters.drop(DropReason.BAD_TRAIN, count)
             return None
         self._newest[slot] = counter
-        self._count_opened(1, counter)
+        self.opened_count += 1
+        self.newest_opened = max(self.newest_opened, counter)
         self._arrivals.departed(counter, counters)
         return plaintext
-
-    def _count_opened(self, count: int, newest: int) -> None:
-        self.opened_count += count
-        self.newest_opened = max(self.newest_opened, newest)
 
     def close(self, counters: Counters) -> None:
         """Nothing more is opened: count what still waited for the rest of its train."""

@@ -17,7 +17,7 @@ def up(interval: float = 20.0, now: float = 100.0) -> Liveness:
 
 def test_a_peer_that_is_down_is_not_asked() -> None:
     liveness = up()
-    liveness.received_frames()
+    liveness.expects_frames = True
     liveness.stop()
     assert liveness.deadline() == inf
     assert not liveness.wants_ping_with_frames(1e9)
@@ -58,7 +58,7 @@ def test_hearing_the_peer_is_no_answer() -> None:
     liveness = up()
     liveness.sent_ping(7, 120.0)
     liveness.last_heard = 125.0
-    liveness.received_frames()
+    liveness.expects_frames = True
     assert liveness.unanswered_since == 120.0
 
 
@@ -74,7 +74,7 @@ def test_frames_take_a_ping_along_once_per_interval() -> None:
 def test_a_peer_that_sent_frames_and_fell_silent_is_asked_once() -> None:
     liveness = up()
     liveness.last_heard = 105.0
-    liveness.received_frames()
+    liveness.expects_frames = True
     assert liveness.deadline() == 105.0 + QUIET_TIME
     liveness.last_heard = 106.0
     assert liveness.deadline() == 106.0 + QUIET_TIME
