@@ -28,11 +28,11 @@ class Liveness:
 
     __slots__ = (
         "_next_ping",
-        "_next_with_frames",
         "_pings",
         "expects_frames",
         "interval",
         "last_heard",
+        "next_with_frames",
         "rtt",
         "unanswered_since",
     )
@@ -47,7 +47,8 @@ class Liveness:
         """When the oldest PING left that wants an answer."""
         self._pings: dict[int, float] = {}
         self._next_ping = inf
-        self._next_with_frames = inf
+        self.next_with_frames = inf
+        """From then on frames that leave take a PING along."""
         self.expects_frames = False
         """Frames came since the last PING of ours: more of them, or PINGs, are to be expected. Set by the owner."""
 
@@ -56,7 +57,7 @@ class Liveness:
         if interval == self.interval:
             return
         self.interval = interval
-        if self._next_with_frames < inf and self.unanswered_since == inf:
+        if self.next_with_frames < inf and self.unanswered_since == inf:
             self.answered(now)
 
     def answered(self, now: float) -> None:
@@ -64,18 +65,14 @@ class Liveness:
         self._pings.clear()
         self.unanswered_since = inf
         self._next_ping = now + self.interval - min(QUIET_TIME, self.interval / 2) if self.interval else inf
-        if self._next_with_frames == inf:
-            self._next_with_frames = now
+        if self.next_with_frames == inf:
+            self.next_with_frames = now
 
     def stop(self) -> None:
         """The peer is down: nothing to ask."""
         self._pings.clear()
-        self.unanswered_since = self._next_ping = self._next_with_frames = inf
+        self.unanswered_since = self._next_ping = self.next_with_frames = inf
         self.expects_frames = False
-
-    def wants_ping_with_frames(self, now: float) -> bool:
-        """Whether the frames that leave now are to take a PING along."""
-        return now >= self._next_with_frames
 
     def is_due(self, now: float) -> bool:
         """Whether a PING is to be sent now."""
@@ -86,7 +83,7 @@ class Liveness:
         self.unanswered_since = min(self.unanswered_since, now)
         self._pings[token] = now
         self._next_ping = now + PING_RETRY
-        self._next_with_frames = now + PING_INTERVAL
+        self.next_with_frames = now + PING_INTERVAL
         self.expects_frames = False
 
     def received_ping(self, now: float) -> None:

@@ -158,7 +158,7 @@ class Peer:
 
     def flush(self, now: float, *, frames: bool = False) -> None:
         """Seal and hand over what the outbox holds. `frames` says that frames are in it: a PING may go with them."""
-        if frames and self.liveness.wants_ping_with_frames(now):
+        if frames and now >= self.liveness.next_with_frames:
             self._add_ping(now)
         plaintexts = self.outbox.take()
         session = self.current

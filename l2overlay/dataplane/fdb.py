@@ -85,6 +85,20 @@ class FilteringDatabase:
         self._list(key, entry)
         return old if alive else None
 
+    def refresh(self, key: StationKey, port: Port, now: float) -> bool:
+        """What nearly every frame finds, in one call: a learned station that was at `port` already; it is heard now.
+
+        False: something else has to be done, and nothing was.
+        """
+        entry = self._entries.get(key)
+        if entry is None or entry.port != port or not now < entry.expiry < inf:
+            return False
+        entry.heard, entry.expiry = now, now + self.ageing_time
+        listed = self._learned[port]
+        del listed[key]
+        listed[key] = entry
+        return True
+
     def owner(self, key: StationKey, now: float = inf) -> Port | None:
         """The only port that a static station may use, or at `now` a frozen one; None for any other station."""
         entry = self._entries.get(key)

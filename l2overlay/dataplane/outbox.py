@@ -93,7 +93,8 @@ class Outbox:
 
     def take(self) -> list[bytes]:
         """The plaintexts, in order; leaves the outbox empty."""
-        self._flush_pieces()
+        if self._pieces:
+            self._flush_pieces()
         plaintexts, self._plaintexts = self._plaintexts, []
         return plaintexts
 

@@ -65,7 +65,7 @@ class Switch:
         refused = self._learn(station_key(source, vlan), LOCAL, now)
         if refused is not None:
             return refused
-        port = None if is_group(destination) else self.fdb.lookup(station_key(destination, vlan), now)
+        port = None if destination[0] & 1 else self.fdb.lookup(station_key(destination, vlan), now)
         if self.security is not None and self.security.keeps_apart(source, LOCAL, destination, port):
             return DropReason.ISOLATED
         if port is None:
@@ -101,7 +101,7 @@ class Switch:
             refused = self._refuse_link_local(destination, frame)
             if refused is not None:
                 return refused
-        if is_group(source) or source == NULL_MAC:
+        if source[0] & 1 or source == NULL_MAC:
             return DropReason.GROUP_SOURCE
         return None
 
@@ -116,6 +116,8 @@ class Switch:
 
     def _learn(self, station: StationKey, port: Port, now: float) -> DropReason | None:
         fdb = self.fdb
+        if len(station) == MAC_LEN and self.security is None and fdb.refresh(station, port, now):
+            return None
         owner = fdb.owner(station, now)
         if owner is None and len(station) > MAC_LEN:
             owner = fdb.owner(

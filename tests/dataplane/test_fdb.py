@@ -184,6 +184,15 @@ class FdbMachine(RuleBasedStateMachine):
         frozen_until = known.frozen_until if known is not None else 0.0
         self.model[key] = Known(port, self.now, self.now + self.ageing_time, self.turn, frozen_until)
 
+    @rule(key=keys, port=ports)
+    def refresh(self, key: StationKey, port: Port) -> None:
+        known = self.model.get(key)
+        is_usual = known is not None and known.port == port and self.now < known.expiry < inf
+        assert self.fdb.refresh(key, port, self.now) == is_usual
+        if known is not None and is_usual:
+            self.turn += 1
+            known.heard, known.expiry, known.turn = self.now, self.now + self.ageing_time, self.turn
+
     @rule(key=keys, port=ports, seconds=st.sampled_from((0.0, 1.0, 60.0)))
     def freeze(self, key: StationKey, port: Port, seconds: float) -> None:
         self.fdb.freeze(key, port, self.now + seconds)
