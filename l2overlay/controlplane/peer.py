@@ -409,7 +409,7 @@ class Peer:
     # -- datagrams that verified -------------------------------------------------------------------------------
 
     def authenticated(self, session: Session, address: Address, now: float) -> bool:
-        """A datagram of `session` verified. Promotes `next`, notices a new address. Says whether a `flush` has work to do."""
+        """A datagram of `session` verified. Promotes `next`, notices a new address. Says whether `flush` has work to do."""
         if session in self.next:
             self.next.remove(session)
             self._drop_next()

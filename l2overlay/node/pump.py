@@ -15,8 +15,8 @@ is about caches: what the core does for one frame takes 7 us back to back and 50
 not touched is won. Polling without sleep for the answer, 500 us long, made it twice as slow: on few cores that holds up the
 other end.
 
-Dense traffic is another matter: a wake-up for every packet makes small batches (iperf3, 1 stream: 3.7 Gbit/s and not 4.1). So when that
-pauses, trio has its turn first, and what comes meanwhile is read together.
+Dense traffic is another matter: a wake-up for every packet makes small batches (iperf3, 1 stream: 3.7 Gbit/s and not 4.1).
+So when that pauses, trio has its turn first, and what comes meanwhile is read together.
 
 Back-pressure: while the UDP socket is full the TAP is not read, so that the guests' TCP queues instead of losing; the
 UDP socket is still read, because an acknowledgement that waits there is what lets the queue drain.

@@ -20,7 +20,7 @@ def test_a_peer_that_is_down_is_not_asked() -> None:
     liveness.expects_frames = True
     liveness.stop()
     assert liveness.deadline() == inf
-    assert 1e9 < liveness.next_with_frames
+    assert liveness.next_with_frames > 1e9
     assert Liveness(20.0).deadline() == inf
 
 
@@ -64,11 +64,11 @@ def test_hearing_the_peer_is_no_answer() -> None:
 
 def test_frames_take_a_ping_along_once_per_interval() -> None:
     liveness = up()
-    assert 100.0 >= liveness.next_with_frames
+    assert liveness.next_with_frames <= 100.0
     liveness.sent_ping(1, 100.0)
     liveness.received_pong(1, 100.02)
-    assert 100.0 + PING_INTERVAL * 0.99 < liveness.next_with_frames
-    assert 100.0 + PING_INTERVAL >= liveness.next_with_frames
+    assert liveness.next_with_frames > 100.0 + PING_INTERVAL * 0.99
+    assert liveness.next_with_frames <= 100.0 + PING_INTERVAL
 
 
 def test_a_peer_that_sent_frames_and_fell_silent_is_asked_once() -> None:
