@@ -17,15 +17,17 @@ Path = tuple[str | int, ...]
 MAX_DEPTH = 16
 """Of dotted keys and nested values; peers.toml needs 4. A key of 50 000 parts took tomllib 44 s and 5 GB."""
 
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*+")
+# Groups are repeated greedily and not possessively: Python 3.11.2, which is Debian 12's, then finds other places (the tests
+# of this file failed there). What a group may hold is told by its first character, so nothing is tried twice.
+_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*+")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]++")
-_QUOTED_KEY = re.compile(r"""(?:"(?:[^"\\\n]|\\[^\n])*+"|'[^'\n]*+')""")
+_QUOTED_KEY = re.compile(r"""(?:"(?:[^"\\\n]|\\[^\n])*"|'[^'\n]*+')""")
 _STRING = re.compile(
     r'''
-      """(?: [^"\\] | \\. | "{1,2}(?!") )*+ "{3,5}    # the text may end in one or two quotes of its own
-    | '{3}(?: [^'] | '{1,2}(?!') )*+ '{3,5}
-    | "(?: [^"\\\n] | \\[^\n] )*+"
+      """(?: [^"\\] | \\. | "{1,2}(?!") )* "{3,5}    # the text may end in one or two quotes of its own
+    | '{3}(?: [^'] | '{1,2}(?!') )* '{3,5}
+    | "(?: [^"\\\n] | \\[^\n] )*"
     | '[^'\n]*+'
     ''',
     re.VERBOSE | re.DOTALL,
