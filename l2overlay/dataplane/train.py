@@ -19,8 +19,10 @@ from struct import Struct
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.wire import DATA_HEADER_LEN, MAX_CARS, MAX_TRAIN_LEN, TAG_LEN, TRAIN_TYPE
 
-MAX_TRAINS = 4
-"""Of one session that wait for a car at the same time; the oldest gives way. 144 KiB."""
+MAX_TRAINS = 32
+"""Of one session that wait for a car at the same time; the oldest gives way ..."""
+MAX_WAITING_LEN = 4 * MAX_TRAIN_LEN
+"""... and also when all that waits is longer: four trains that carry much, or many short ones on a path that reorders."""
 MAX_TRAIN_LAG = 64
 """A train that waits while one that much younger is complete will not be complete any more."""
 TARGET_TRAIN_LEN = 32_768
@@ -107,10 +109,11 @@ class _Waiting:
 class Arrivals:
     """The trains of one session that wait for a car. What comes in is not authentic."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_size", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: dict[int, _Waiting] = {}
+        self._size = 0
 
     def has_some_of(self, header: bytes, cars: int) -> bool:
         """Whether one of these cars, of which the first has this header, is here already."""
@@ -123,37 +126,40 @@ class Arrivals:
         """Cars `index` to `index + cars` of a train came. Returns the whole ciphertext once it is there."""
         train = self._waiting.get(counter)
         if train is None:
-            train = self._make_room(counter, count, counters)
+            train = self._waiting[counter] = _Waiting(count)
+        if train.count == count and train.has_some_of(index, cars):
+            counters.drop(DropReason.REPLAYED, cars)
+            return None
         if train.count != count or train.size + len(piece) > MAX_TRAIN_LEN:
             counters.drop(DropReason.BAD_TRAIN, cars)
-            return None
-        if train.has_some_of(index, cars):
-            counters.drop(DropReason.REPLAYED, cars)
             return None
         train.pieces[index] = (cars, piece)
         train.cars += cars
         train.size += len(piece)
+        self._size += len(piece)
         if train.cars < count:
+            self._make_room(counters)
             return None
-        del self._waiting[counter]
+        self._take(counter)
         return b"".join([piece for _, (_, piece) in sorted(train.pieces.items())])
 
     def departed(self, counter: int, counters: Counters) -> None:
         """The train `counter` verified: what is still here of it came twice, and trains long before it have lost a car."""
         if counter in self._waiting:
-            counters.drop(DropReason.REPLAYED, self._waiting.pop(counter).cars)
+            counters.drop(DropReason.REPLAYED, self._take(counter).cars)
         for old in [c for c in self._waiting if c + MAX_TRAIN_LAG < counter]:
-            counters.drop(DropReason.TRAIN_INCOMPLETE, self._waiting.pop(old).cars)
+            counters.drop(DropReason.TRAIN_INCOMPLETE, self._take(old).cars)
 
     def close(self, counters: Counters) -> None:
         """The session ends, and with it all that waits."""
-        for train in self._waiting.values():
-            counters.drop(DropReason.TRAIN_INCOMPLETE, train.cars)
-        self._waiting.clear()
+        for counter in list(self._waiting):
+            counters.drop(DropReason.TRAIN_INCOMPLETE, self._take(counter).cars)
 
-    def _make_room(self, counter: int, count: int, counters: Counters) -> _Waiting:
-        if len(self._waiting) >= MAX_TRAINS:
-            oldest = min(self._waiting)
-            counters.drop(DropReason.TRAIN_INCOMPLETE, self._waiting.pop(oldest).cars)
-        train = self._waiting[counter] = _Waiting(count)
+    def _make_room(self, counters: Counters) -> None:
+        while len(self._waiting) > MAX_TRAINS or self._size > MAX_WAITING_LEN:
+            counters.drop(DropReason.TRAIN_INCOMPLETE, self._take(min(self._waiting)).cars)
+
+    def _take(self, counter: int) -> _Waiting:
+        train = self._waiting.pop(counter)
+        self._size -= train.size
         return train

@@ -17,6 +17,7 @@ from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.train import (
     MAX_TRAIN_LAG,
     MAX_TRAINS,
+    MAX_WAITING_LEN,
     TARGET_TRAIN_LEN,
     cut,
     max_cars,
@@ -256,7 +257,7 @@ def check_journey(plaintext_lens: list[int], datagram_size: int, way: Way, cuts:
 cut_places = st.frozensets(st.integers(0, 150), max_size=10)
 
 
-@given(st.lists(lengths, min_size=1, max_size=MAX_TRAINS), sizes, ways, cut_places)
+@given(st.lists(lengths, min_size=1, max_size=4), sizes, ways, cut_places)
 @example([30_000] * 4, 1472, Way(0.0, 0.02, 0, 3), frozenset())
 @example([30_000] * 4, 1472, Way(0.0, 1.0, 500, 3), frozenset())
 def test_exactly_the_trains_that_are_whole_are_delivered_whatever_is_lost_repeated_or_late(
@@ -285,19 +286,32 @@ def test_one_car_that_comes_twice_costs_nothing(repeated: int) -> None:
     assert receiver.close(5) == {DropReason.REPLAYED: 1}
 
 
-def test_the_oldest_of_five_incomplete_trains_is_given_up() -> None:
+def test_the_oldest_incomplete_train_is_given_up_when_too_many_wait() -> None:
     left, right = two_ends()
-    trains = [cars_of(left, bytes([n]) * 100, 100) for n in range(MAX_TRAINS + 1)]
+    trains = [cars_of(left, bytes([n + 64]) * 100, 100) for n in range(MAX_TRAINS + 1)]
     receiver = Receiver(right)
     for first, _ in trains:
         receiver.receive_each(first)
     assert receiver.counters.drops == {DropReason.TRAIN_INCOMPLETE: 1}
     for _, second in reversed(trains[1:]):
         receiver.receive_each(second)
-    assert receiver.plaintexts == [bytes([n]) * 100 for n in reversed(range(1, MAX_TRAINS + 1))]
+    assert receiver.plaintexts == [bytes([n + 64]) * 100 for n in reversed(range(1, MAX_TRAINS + 1))]
     receiver.receive_each(trains[0][1])
     assert len(receiver.plaintexts) == MAX_TRAINS
     assert receiver.close(2 * MAX_TRAINS) == {DropReason.TRAIN_INCOMPLETE: 2}
+
+
+def test_the_oldest_incomplete_train_is_given_up_when_what_waits_is_too_long() -> None:
+    left, right = two_ends()
+    plaintexts = [bytes([n + 64]) * 34_000 for n in range(5)]
+    trains = [cars_of(left, plaintext, 30_000) for plaintext in plaintexts]
+    receiver = Receiver(right)
+    receiver.receive_each(*(first for first, _ in trains))
+    assert receiver.counters.drops == {DropReason.TRAIN_INCOMPLETE: 1}
+    assert right._arrivals._size <= MAX_WAITING_LEN
+    receiver.receive_each(*(second for _, second in trains))
+    assert receiver.plaintexts == plaintexts[1:]
+    assert receiver.close(8) == {DropReason.TRAIN_INCOMPLETE: 2}
 
 
 def test_a_train_waits_until_one_65_younger_is_whole() -> None:
@@ -431,7 +445,7 @@ def test_a_train_longer_than_any_is_refused_also_when_it_is_genuine(split: bool)
 
 def test_a_piece_that_is_too_long_alone_displaces_no_train_that_waits() -> None:
     left, right = two_ends()
-    trains = [cars_of(left, bytes([n]) * 100, 100) for n in range(MAX_TRAINS)]
+    trains = [cars_of(left, bytes([n + 64]) * 100, 100) for n in range(MAX_TRAINS)]
     receiver = Receiver(right)
     receiver.receive_each(*(first for first, _ in trains))
     receiver.receive_each(a_car(0, 2, bytes(MAX_TRAIN_LEN + 1), counter=99))

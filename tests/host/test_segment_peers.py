@@ -35,6 +35,12 @@ def three_hosts(net: Lab, family: int = 4) -> list[NodeProcess]:
 # Who does not belong
 
 
+def handshakes_in(reason: str) -> int:
+    """Of `no answer to 3 handshakes`."""
+    found = re.search(r"(\d+) handshakes", reason)
+    return int(found[1]) if found else 0
+
+
 def test_hosts_with_a_wrong_key_secret_suite_or_segment_never_come_up_and_are_named(lab: MakeLab) -> None:
     """h1 and h2 are right; h3 has a key that they do not know, h4 another psk, h5 another suite, h6 another segment."""
     net = lab()
@@ -48,7 +54,7 @@ def test_hosts_with_a_wrong_key_secret_suite_or_segment_never_come_up_and_are_na
     right = nodes[h1]
     started = time.monotonic()
     eventually(
-        lambda: all("3 handshakes" in peer_of(right, f"h{n}")["reason"] for n in (3, 4, 5, 6)), 12.0, 0.3
+        lambda: all(handshakes_in(peer_of(right, f"h{n}")["reason"]) >= 3 for n in (3, 4, 5, 6)), 12.0, 0.3
     )
     print(f"all four named after {time.monotonic() - started:.1f} s")
     with Ear(g1) as ear:

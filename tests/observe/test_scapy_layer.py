@@ -187,7 +187,7 @@ def test_whole_trains_are_found_in_a_capture_among_all_else() -> None:
     del trains[1][2]
     datagrams = [car for cars in zip(*trains, strict=False) for car in cars] + [trains[0][-1], trains[2][-1]]
     datagrams += [b"".join(session.seal([b""])), trains[0][0]]
-    packets = [IP(bytes(IP(dst="192.0.2.1") / UDP(dport=7470) / Raw(each))) for each in datagrams]
+    packets = [IP(bytes(IP(dst="192.0.2.1") / UDP(sport=7470, dport=7470) / Raw(each))) for each in datagrams]
     found = trains_in(packets)
     assert [[bytes(car) for car in cars] for cars in found] == [trains[0], trains[2]]
     assert [bytes(open_train(cars, SEND_KEY)) for cars in found] == [bytes(1000), b"\2" * 1000]
