@@ -1,8 +1,8 @@
-"""One peer's outbox: frames in, plaintexts of the path's size out.
+"""One peer's outbox: frames in, plaintexts out, each of which fills a datagram of the path's size or a train of them.
 
-What was read from the TAP together leaves together: records are packed in order, one after the other, into datagrams
+What was read from the TAP together leaves together: records are packed in order, one after the other, into plaintexts
 that are full but for the last, so that one send carries them all (UDP GSO wants equal sizes). Nothing ever waits to fill
-a datagram: `take` ends with whatever is there.
+one: `take` ends with whatever is there. "Datagram" below is one where trains have one car, and else the whole train.
 
 - A small frame is one record. Many share a datagram.
 - A super-frame is cut into slices that fill each datagram to the byte; so is a lone TCP segment too large for one.
