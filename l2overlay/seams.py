@@ -42,9 +42,9 @@ class Burst:
 
 
 MAX_BURST_DATAGRAMS = 64
-"""UDP_MAX_SEGMENTS of the kernel's first version of UDP GSO."""
+"""UDP_MAX_SEGMENTS of every kernel that has UDP_SEGMENT; newer ones take 128."""
 MAX_BURST_LEN = 65_507
-"""A UDP datagram over IPv4 has no more payload, and a burst is one to the kernel."""
+"""65 535 less the IPv4 and UDP headers: of one datagram, and of a burst, which is one to the kernel."""
 
 
 def burst_limit(datagram_size: int) -> int:

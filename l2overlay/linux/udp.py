@@ -23,7 +23,7 @@ from l2overlay.counters import DropReason
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux.rtnetlink import link_mtu, route_link
 from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for, pack_name, refused_name
-from l2overlay.seams import Burst
+from l2overlay.seams import MAX_BURST_DATAGRAMS, MAX_BURST_LEN, Burst, burst_limit
 
 # <linux/udp.h>, <linux/in.h>, <linux/in6.h>, <asm-generic/socket.h>: Python does not name them.
 SOL_UDP = 17
@@ -37,10 +37,7 @@ SO_RCVBUFFORCE = 33
 SO_RXQ_OVFL = 40
 
 FEW_BUFFERS = 4
-MAX_SEGMENTS = 64
-"""UDP_MAX_SEGMENTS of every kernel that has UDP_SEGMENT; newer ones take 128."""
-MAX_DATAGRAM_SIZE = 65_507
-"""65 535 less the IPv4 and UDP headers: of one datagram and of one burst."""
+"""Longer lists are joined: see `_send_each`."""
 RECEIVE_BUFFER_SIZE = 8 << 20
 """20 ms of 3.5 Gbit/s: what arrives while Python does something else."""
 SEND_BUFFER_SIZE = 2 << 20
@@ -220,7 +217,7 @@ class LinuxUdp:
                 sockaddr = sockaddrs.get(burst.address) or self._sockaddr_of(burst.address)
                 if length <= size:
                     sendto(buffers[0], sockaddr)
-                elif self.gso and length <= size * MAX_SEGMENTS and length <= MAX_DATAGRAM_SIZE:
+                elif self.gso and length <= size * MAX_BURST_DATAGRAMS and length <= MAX_BURST_LEN:
                     sendmsg(buffers, [(SOL_UDP, UDP_SEGMENT, _U16.pack(size))], 0, sockaddr)
                 elif not self._send_parts(burst, b"".join(buffers), refused):
                     return done
@@ -297,7 +294,7 @@ class LinuxUdp:
         the link's MTU. Only what then passes one by one, and was not too long, tells them apart.
         """
         sockaddr, size, view = self._sockaddrs[burst.address], burst.datagram_size, memoryview(data)
-        step = size * max(1, min(MAX_SEGMENTS, MAX_DATAGRAM_SIZE // size)) if self.gso else size
+        step = size * max(1, burst_limit(size)) if self.gso else size
         gso_refused, alone, position = False, set[int](), 0
         while position < len(data):
             part = view[position : position + step]
@@ -468,7 +465,7 @@ def _link_limit(host: str) -> int:
         link = route_link(host, _scope_of(zone))
         if link is not None:
             mtu = link_mtu(link)
-    return min(mtu - (IPV6_OVERHEAD if ":" in host else IPV4_OVERHEAD), MAX_DATAGRAM_SIZE)
+    return min(mtu - (IPV6_OVERHEAD if ":" in host else IPV4_OVERHEAD), MAX_BURST_LEN)
 
 
 def _count_refused(refused: dict[DropReason, int], code: int | None, count: int) -> None:
