@@ -22,13 +22,12 @@ from l2overlay.linux.sendmmsg import MAX_MESSAGES
 from l2overlay.linux.udp import (
     ADDRESS_CACHE_SIZE,
     BATCH_FROM,
-    MAX_DATAGRAM_SIZE,
     RECEIVE_BUFFER_SIZE,
     SEND_BUFFER_SIZE,
     LinuxUdp,
     canonical_address,
 )
-from l2overlay.seams import Burst
+from l2overlay.seams import MAX_BURST_LEN, Burst
 
 from .conftest import inside, wait_for_carrier
 
@@ -213,7 +212,7 @@ def test_a_path_limit_follows_the_link_once_paths_are_forgotten(hosts: Hosts) ->
     with inside(hosts.a):
         assert udp.path_limit(Address(PEER4, 1)) == 1472
         assert udp.path_limit(Address(PEER6, 1)) == 1452
-        assert udp.path_limit(Address("127.0.0.1", 1)) == MAX_DATAGRAM_SIZE
+        assert udp.path_limit(Address("127.0.0.1", 1)) == MAX_BURST_LEN
         hosts.a.ip("link set eth0 mtu 9000")
         assert udp.path_limit(Address(PEER4, 1)) == 1472
         udp.forget_paths()
@@ -455,23 +454,28 @@ def test_many_to_link_local_peers_follow_the_links_number(hosts: Hosts, calls: l
     assert calls[0] == calls[-1] == BATCH_FROM
 
 
-def test_many_without_ipv6_in_the_kernel(
-    hosts: Hosts, calls: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def open_without_ipv6(hosts: Hosts) -> LinuxUdp:
+    """A sender on host a as where the kernel has no IPv6."""
+
     def no_ipv6(family: int, kind: int) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return real_socket(family, kind)
 
-    real_socket, receiver = socket.socket, hosts.open(hosts.b)
-    monkeypatch.setattr(udp_module.socket, "socket", no_ipv6)
-    sender = hosts.open(hosts.a)
-    monkeypatch.undo()
+    real_socket = socket.socket
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(udp_module.socket, "socket", no_ipv6)
+        return hosts.open(hosts.a)
+
+
+def test_many_without_ipv6_in_the_kernel(hosts: Hosts, calls: list[int]) -> None:
+    receiver, sender = hosts.open(hosts.b), open_without_ipv6(hosts)
     sent = numbered(BATCH_FROM + 1, 100)
     bursts = singles([Address(PEER4, receiver.port)], sent)
     bursts[1].address = Address(PEER6, receiver.port)
     assert sender.send_bursts(bursts) == (len(sent), {DropReason.SEND_UNREACHABLE: 1})
     assert datagrams_of(receive(receiver, BATCH_FROM)) == [sent[0], *sent[2:]]
+    assert calls[0] == len(sent)
 
 
 def test_what_the_socket_had_no_room_for_is_counted_with_the_next_burst(hosts: Hosts) -> None:
@@ -499,16 +503,8 @@ def test_a_port_in_use_is_refused_with_the_command_that_names_its_holder(hosts: 
         LinuxUdp.open(udp.port)
 
 
-def test_without_ipv6_in_the_kernel_ipv4_goes_on(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_ipv6(family: int, kind: int) -> socket.socket:
-        if family == socket.AF_INET6:
-            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-        return real_socket(family, kind)
-
-    real_socket, receiver = socket.socket, hosts.open(hosts.b)
-    monkeypatch.setattr(udp_module.socket, "socket", no_ipv6)
-    sender = hosts.open(hosts.a)
-    monkeypatch.undo()
+def test_without_ipv6_in_the_kernel_ipv4_goes_on(hosts: Hosts) -> None:
+    receiver, sender = hosts.open(hosts.b), open_without_ipv6(hosts)
     bursts = [Burst(Address(host, receiver.port), 100, numbered(3, 100)) for host in (PEER6, PEER4)]
     assert sender.send_bursts(bursts) == (2, {DropReason.SEND_UNREACHABLE: 3})
     (burst,) = receive(receiver, 3)
