@@ -151,6 +151,7 @@ class Pump:
             trio_ready = self._round(ready)
             moved = True
             due = _or_never(next_timer())
+            # A timer of the overlay that is due earlier than before: trio's `timeout` does not know of it yet.
             stop = due if due < alarm and due < end else end
             if trio_ready or pause.ended or self._now >= stop:
                 break
