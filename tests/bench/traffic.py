@@ -258,13 +258,16 @@ class Pinger:
         return self.ping(timeout, size) is not None
 
     def round_trips(self, count: int) -> list[float]:
-        """`count` requests at a fixed beat; lost ones are left out."""
-        found, due = [], time.perf_counter()
+        """`count` requests, each `PING_INTERVAL` after the one before; lost ones are left out.
+
+        After one that was waited for in vain the beat begins anew: catching up would find the way busy, not idle.
+        """
+        found = []
         for _ in range(count):
-            time.sleep(max(0.0, due - time.perf_counter()))
-            due += PING_INTERVAL
+            due = time.perf_counter() + PING_INTERVAL
             if (seconds := self.ping(0.2)) is not None:
                 found.append(seconds)
+            time.sleep(max(0.0, due - time.perf_counter()))
         return found
 
 
