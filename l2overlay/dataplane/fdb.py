@@ -46,6 +46,8 @@ class FilteringDatabase:
         self.ageing_time = ageing_time
         self.max_entries = max_entries
         self.evicted = 0
+        self.version = 0
+        """Another one whenever a station comes, moves or goes; not when it is heard again, and not when it expires."""
         self._entries: dict[StationKey, Entry] = {}
         self._learned: dict[Port, dict[StationKey, Entry]] = {}
         self._static: dict[Port, dict[StationKey, Entry]] = {}
@@ -170,6 +172,7 @@ class FilteringDatabase:
         self.evicted += 1
 
     def _list(self, key: StationKey, entry: Entry) -> None:
+        self.version += 1
         listed = (self._static if entry.static else self._learned).setdefault(entry.port, {})
         listed[key] = entry
         if not entry.static and len(listed) > self._most:
@@ -181,6 +184,7 @@ class FilteringDatabase:
         self._list(key, entry)
 
     def _unlist(self, key: StationKey, entry: Entry) -> None:
+        self.version += 1
         by_port = self._static if entry.static else self._learned
         listed = by_port[entry.port]
         del listed[key]

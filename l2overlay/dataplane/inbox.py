@@ -269,6 +269,20 @@ class Inbox:
         received.frames.append((_partial_frame(body) if whole.flags else PLAIN_VIRTIO + body,))
 
 
+def lone_frame_untrusted(plaintext: bytes) -> bytes | None:
+    """The `TapFrame` of a plaintext that is one FRAME record, whole and sound; None for any other."""
+    body = plaintext[RECORD_LEN:]
+    if len(body) < ETHERNET_HEADER_LEN:
+        return None
+    kind, flags, length = RECORD.unpack_from(plaintext)
+    if kind != _FRAME or flags & ~1 or length != len(body):
+        return None
+    try:
+        return _partial_frame(body) if flags else PLAIN_VIRTIO + body
+    except DatagramError:
+        return None
+
+
 def _partial_frame(body: bytes) -> bytes:
     """A FRAME body whose checksum is partial, as a `TapFrame`; the receiving kernel completes it. Raises DatagramError."""
     frame_len = len(body) - CHECKSUM_LEN

@@ -63,12 +63,17 @@ def _is_partial(frame: bytes) -> bool:
     return bool(ETHERNET_HEADER_LEN <= csum_start <= len(frame) - VIRTIO_LEN - csum_offset - 2)
 
 
-def flood_record(frame: TapFrame, capacity: int) -> bytes | None:
-    """The FRAME record of a frame that goes to many peers, made once for all; None when it cannot travel as one record."""
-    size = len(frame) - VIRTIO_LEN
-    if frame[:VIRTIO_LEN] != PLAIN_VIRTIO or RECORD_LEN + size > capacity:
+def frame_record(frame: TapFrame, capacity: int) -> bytes | None:
+    """The FRAME record of a frame, for one that goes alone or to many peers; None when it cannot travel as one record."""
+    skipped, flags = VIRTIO_LEN, 0
+    if not frame.startswith(PLAIN_VIRTIO):
+        if not _is_partial(frame):
+            return None
+        skipped, flags = VIRTIO_LEN - CHECKSUM_LEN, _PARTIAL
+    body_len = len(frame) - skipped
+    if RECORD_LEN + body_len > capacity:
         return None
-    return RECORD.pack(_FRAME, 0, size) + frame[VIRTIO_LEN:]
+    return RECORD.pack(_FRAME, flags, body_len) + frame[skipped:]
 
 
 class Outbox:

@@ -54,18 +54,18 @@ class Mesh:
             self.now += STEP
             for overlay in (self.hub, *self.spokes):
                 overlay.handle_timer(self.now)
-            while self._exchange():
+            while self.exchange():
                 pass
             if all(peer.up and peer.datagram_size == PATH_LIMIT for peer in self.hub.peers(self.now)):
                 return
         raise AssertionError("the nodes in memory did not find each other")
 
-    def _exchange(self) -> bool:
+    def exchange(self) -> bool:
         """Carry what waits, once; whether anything did."""
         carried = False
         for address, overlay in self._by_address.items():
             for burst in overlay.bursts_to_send():
                 carried = True
-                arriving = Burst(address, burst.datagram_size, burst.buffers)
+                arriving = Burst(address, burst.datagram_size, [b"".join(burst.buffers)])
                 self._by_address[burst.address].receive_datagrams([arriving], self.now)
         return carried

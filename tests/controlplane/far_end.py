@@ -67,7 +67,7 @@ class NearEnd:
     def wait(self, seconds: float) -> list[tuple[float, bytes]]:
         """Let time pass, timers included; returns what it sends, and when."""
         end, sent = self.now + seconds, []
-        while (due := self.overlay.next_timer()) is not None and due <= end:
+        while (due := self.overlay.next_timer()) <= end:
             self.now = max(self.now, due)
             self.overlay.handle_timer(self.now)
             sent += [(self.now, datagram) for _, datagram in self.sent()]

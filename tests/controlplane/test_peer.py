@@ -73,7 +73,7 @@ def talk_back(near: NearEnd, far: FarEnd, seconds: float) -> list[tuple[float, b
     sent, end = [], near.now + seconds
     while near.now < end:
         due = near.overlay.next_timer()
-        step = min(max(due - near.now, 0.0) if due is not None else 1.0, end - near.now)
+        step = min(max(due - near.now, 0.0), end - near.now)
         batch = near.wait(step)
         sent += batch
         for _, datagram in batch:

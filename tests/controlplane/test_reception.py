@@ -336,8 +336,7 @@ class Line:
             self.now += step
             each()
             for overlay in (self.a, self.b):
-                due = overlay.next_timer()
-                if due is not None and due <= self.now:
+                if overlay.next_timer() <= self.now:
                     overlay.handle_timer(self.now)
             while self._carry():
                 pass

@@ -78,7 +78,7 @@ class Meeting:
 
     def settle(self) -> None:
         """Handle the timers that are due, and forget what the node has sent, delivered and told of itself."""
-        while (due := self.node.next_timer()) is not None and due <= self.now:
+        while self.node.next_timer() <= self.now:
             self.node.handle_timer(self.now)
         self.sent()
         self.delivered()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l2overlay.dataplane.outbox import MAX_PADDING, Outbox, flood_record
+from l2overlay.dataplane.outbox import MAX_PADDING, Outbox, frame_record
 from l2overlay.dataplane.wire import Record, control_record
 from l2overlay.errors import FrameError
 from l2overlay.seams import TapFrame
@@ -134,11 +134,13 @@ def test_short_super_frame_goes_into_what_is_left_however_little() -> None:
     assert [len(p) for p in packed(plain_frame(CAPACITY - 4 - record_len), short.frame)] == [CAPACITY]
 
 
-def test_record_for_many_peers_is_what_the_outbox_would_make() -> None:
+def test_record_of_one_frame_is_what_the_outbox_would_make() -> None:
     frame = plain_frame(1000)
-    assert flood_record(frame, 1004) == packed(frame)[0]
-    assert flood_record(frame, 1003) is None
-    assert flood_record(partial_frame("udp4", 100), 1400) is None
+    assert frame_record(frame, 1004) == packed(frame)[0]
+    assert frame_record(frame, 1003) is None
+    partial = partial_frame("udp4", 100)
+    assert frame_record(partial, 1400) == packed(partial)[0]
+    assert frame_record(super_frame(length=100, gso_size=50).frame, 1400) is None
 
 
 # -- super-frames that are not cut -----------------------------------------------------------------------------------

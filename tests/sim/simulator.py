@@ -274,7 +274,7 @@ class Node:
 
     def _set_alarm(self) -> None:
         due = self.overlay.next_timer()
-        if due is not None and due < self._alarm:
+        if due < self._alarm:
             self._alarm = max(due, self.sim.now)
             incarnation = self.incarnation
             self.sim.at(self._alarm, lambda: self._ring(incarnation), order=1)
@@ -289,11 +289,11 @@ class Node:
             return
         self._alarm = inf
         due = self.running.next_timer()
-        if due is not None and due <= self.sim.now:
+        if due <= self.sim.now:
             self.running.handle_timer(self.sim.now)
             after = self.running.next_timer()
             self.sim.watch.require(
-                after is None or after > self.sim.now,
+                after > self.sim.now,
                 f"the timer of {self.name} spins: due {due}, then {after}",
             )
             self._did()

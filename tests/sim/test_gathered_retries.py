@@ -8,7 +8,7 @@ def test_silent_peers_of_a_large_segment_share_their_wake_ups() -> None:
     sim.run(60.0)
     overlay, wakeups, datagrams = node.overlay, set(), 0
     end = sim.now + 30.0
-    while (due := overlay.next_timer()) is not None and due < end:
+    while (due := overlay.next_timer()) < end:
         overlay.handle_timer(due)
         sent = len(overlay.bursts_to_send())
         datagrams += sent

@@ -1,6 +1,7 @@
 """The simulator itself: same seed, same run; and each invariant can be violated, or it would prove nothing."""
 
 import struct
+from math import inf
 from typing import Any
 
 import pytest
@@ -210,7 +211,7 @@ def test_a_counter_used_again_for_another_train_fails() -> None:
 def test_a_session_that_is_too_old_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     sim = Simulation(1, 2)
     sim.run_until(sim.all_up, within=1.0)
-    monkeypatch.setattr(Overlay, "next_timer", lambda _self: None)
+    monkeypatch.setattr(Overlay, "next_timer", lambda _self: inf)
     sim.run(200.0)
     for node in sim.nodes:
         for session in node.overlay._local.sessions.values():

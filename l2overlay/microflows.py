@@ -1,0 +1,96 @@
+"""Microflows: what is known of a lone frame by its addresses alone, so that it takes the quick way (Open vSwitch's term).
+
+A frame that comes alone - an echo, a keystroke, a request - meets cold caches, and each function on its way then costs
+microseconds. Here is kept, for at most `MAX_AGE`, where the last one with the same addresses and tag went: out, to which
+peer; in, from which peer it passes. The next one is packed and sealed, or opened and delivered, and nothing is asked again.
+
+The ordinary way is always right, and `None` means it. It is taken once in `MAX_AGE` by every flow, and does what can wait so
+long: the stations' ages, reports of reception. Whatever a flow's decision rests on ends all flows when it changes: a
+station that comes, moves or goes (`FilteringDatabase.version`), and all for which the owner calls `forget`.
+"""
+
+from l2overlay.addresses import Address
+from l2overlay.controlplane.path_mtu import BASE_SIZE
+from l2overlay.controlplane.peer import Peer
+from l2overlay.dataplane.ethernet import SWITCHED, VIRTIO_LEN
+from l2overlay.dataplane.fdb import FilteringDatabase
+from l2overlay.dataplane.inbox import lone_frame_untrusted
+from l2overlay.dataplane.outbox import frame_record
+from l2overlay.dataplane.session import Session
+from l2overlay.dataplane.wire import DATA_OVERHEAD, RECORD_LEN
+from l2overlay.seams import Burst, TapFrame
+
+MAX_AGE = 1.0
+"""Seconds. So much later than without may a station expire, and so much earlier one that only such frames kept alive."""
+MAX_FLOWS = 1024
+"""In each direction; with one more all are forgotten."""
+
+_CAPACITY = BASE_SIZE - DATA_OVERHEAD
+"""Of a datagram that every path takes."""
+
+
+class Microflows:
+    """Of one node."""
+
+    __slots__ = ("_fdb", "_in", "_max_len", "_out", "_version")
+
+    def __init__(self, fdb: FilteringDatabase, max_frame_len: int) -> None:
+        self._fdb = fdb
+        self._max_len = min(RECORD_LEN + max_frame_len, _CAPACITY)
+        self._version = fdb.version
+        self._out: dict[bytes, tuple[Peer, float]] = {}
+        self._in: dict[tuple[bytes, bytes], float] = {}
+
+    def forget(self) -> None:
+        """Something else than the FDB changed: what filters or protects. (Of a peer that goes, so do its stations.)"""
+        self._out.clear()
+        self._in.clear()
+
+    def went_out(self, frame: TapFrame, peer: Peer, now: float) -> None:
+        """The ordinary way took this frame to `peer`, for reasons that its addresses and tag give."""
+        self._make_room(len(self._out))
+        self._out[frame[SWITCHED]] = (peer, now + MAX_AGE)
+
+    def came_in(self, head: bytes, peer: Peer, now: float) -> None:
+        """The ordinary way let this frame from `peer` pass, for reasons that its addresses and tag give."""
+        self._make_room(len(self._in))
+        self._in[peer.key, head[SWITCHED]] = now + MAX_AGE
+
+    def _make_room(self, count: int) -> None:
+        if self._version != self._fdb.version or count >= MAX_FLOWS:
+            self.forget()
+            self._version = self._fdb.version
+
+    def seal(self, frame: TapFrame, now: float) -> Burst | None:
+        """A lone frame from the TAP as a datagram; it is counted. None: nothing was done."""
+        peer, until = self._out.get(frame[SWITCHED], (None, 0.0))
+        if peer is None or until <= now or self._version != self._fdb.version:
+            return None
+        session, endpoint = peer.current, peer.endpoint
+        if session is None or endpoint is None or peer.liveness.next_with_frames <= now:
+            return None
+        record = frame_record(frame, self._max_len)
+        if record is None:
+            return None
+        counters = peer.counters
+        counters.tx_frames += 1
+        counters.tx_bytes += len(frame) - VIRTIO_LEN
+        counters.tx_datagrams += 1
+        return session.seal_alone(record, endpoint)
+
+    def unpack_untrusted(
+        self, plaintext: bytes, peer: Peer, session: Session, address: Address, now: float
+    ) -> bytes | None:
+        """The lone frame in a plaintext of `session`, for the TAP; it is counted. None: nothing was done."""
+        if session is not peer.current or address != peer.endpoint or not peer.liveness.expects_frames:
+            return None
+        frame = lone_frame_untrusted(plaintext) if len(plaintext) <= self._max_len else None
+        if frame is None or self._version != self._fdb.version:
+            return None
+        if self._in.get((peer.key, frame[SWITCHED]), 0.0) <= now:
+            return None
+        peer.liveness.last_heard = now
+        counters = peer.counters
+        counters.rx_frames += 1
+        counters.rx_bytes += len(frame) - VIRTIO_LEN
+        return frame
