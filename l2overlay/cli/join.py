@@ -6,6 +6,11 @@ from pathlib import Path
 from l2overlay import keys
 from l2overlay.errors import ExitCode, UsageError
 
+DEFAULT_LINGER = 0.25
+"""Seconds: keystrokes follow one another more quickly, and a stray frame every second costs 2 % of a core
+(`python -m tests.bench.linger`)."""
+MAX_LINGER = 3600
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
@@ -29,6 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="super-frames on the TAP: what the kernel can (auto), or plain frames only",
     )
+    parser.add_argument(
+        "--linger",
+        type=linger_time,
+        default=DEFAULT_LINGER,
+        metavar="SECONDS",
+        help="stay quick for so long after a lone frame, at 5 %% of a core meanwhile; "
+        f"0: never (default: {DEFAULT_LINGER})",
+    )
+
+
+def linger_time(text: str) -> float:
+    """Seconds from 0 to `MAX_LINGER`."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_LINGER:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {MAX_LINGER}")
+    return seconds
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
             key_file=args.key,
             run_dir=args.run_dir,
             offload=args.offload == "auto",
+            linger=args.linger,
         )
     )
     return ExitCode.OK

@@ -71,6 +71,7 @@ def peer_lines(peers: list[dict[str, Any]], *, verbose: bool) -> list[str]:
 
 def _head_lines(status: dict[str, Any]) -> list[str]:
     tap, bridge, underlay, lag = (status[k] for k in ("tap", "bridge", "underlay", "loop_lag"))
+    linger = status["linger"]
     state = output.paint(status["state"], "green" if status["state"] == "ok" else "yellow")
     peers = f"{status['peers_up']}/{status['peers_total']} peers up"
     return [
@@ -81,6 +82,7 @@ def _head_lines(status: dict[str, Any]) -> list[str]:
         f"  underlay   UDP port {underlay['port']}  gso {_on(underlay['gso'])}  gro {_on(underlay['gro'])}",
         f"  suite      {status['suite']}",
         f"  loop lag   p50 {short_time(lag['p50'])}  p99 {short_time(lag['p99'])}",
+        f"  linger     {linger['seconds']:g} s after a lone frame, {linger['rehearsals']} rehearsals",
     ]
 
 

@@ -53,6 +53,7 @@ BATCH_FROM = 12
 IPV4_OVERHEAD = 28
 IPV6_OVERHEAD = 48
 DEFAULT_MTU = 1500
+LOOPBACK = "127.0.0.1"
 
 SEND_ERRORS = {
     errno.EPERM: DropReason.SEND_REFUSED,
@@ -131,6 +132,11 @@ class LinuxUdp:
     def open(cls, port: int, *, gso: bool = True, gro: bool = True) -> Self:
         """Bind `port` for IPv4 and IPv6 (IPv4 alone where the kernel has no IPv6). Raises HostSetupError."""
         return cls(_bind(port), gso=gso, gro=gro)
+
+    @classmethod
+    def open_loopback(cls) -> Self:
+        """One at a free port of 127.0.0.1, which only this host reaches. Raises HostSetupError."""
+        return cls(_bind(0, LOOPBACK))
 
     @property
     def port(self) -> int:
@@ -385,13 +391,13 @@ def canonical_address(sockaddr: tuple[Any, ...]) -> Address:
     return Address(f"{parsed}%{_link_name(scope)}" if scope else str(parsed), port)
 
 
-def _bind(port: int) -> socket.socket:
+def _bind(port: int, host: str = "") -> socket.socket:
     try:
         bound = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     except OSError:  # ipv6.disable=1
-        return _bound(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), ("", port))
+        return _bound(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), (host, port))
     bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    return _bound(bound, ("::", port))
+    return _bound(bound, (f"::ffff:{host}" if host else "::", port))
 
 
 def _bound(unbound: socket.socket, sockaddr: tuple[str, int]) -> socket.socket:

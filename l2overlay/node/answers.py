@@ -128,6 +128,8 @@ class Answers:
             lag_p50=node.lag.percentile(0.5),
             lag_p99=node.lag.percentile(0.99),
             blocked_count=pump.blocked_count,
+            linger=pump.linger,
+            rehearsal_count=pump.rehearsal_count,
             log_lines_lost=node.journal.lines_lost,
             troubles=(*node.keeper.troubles, *node.filter.troubles),
             loops=tuple(node.overlay.loops(node.clock())),

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 
 import trio
 
@@ -29,12 +30,12 @@ class OverlayTimer:
         self._overlay = overlay
         self._clock = clock
         self._flush = flush
-        self._due: float | None = None
+        self._due = inf
         self._pause = trio.CancelScope()
 
-    def moved(self, due: float | None) -> None:
+    def moved(self, due: float) -> None:
         """The overlay wants its timer at `due`; only an earlier moment than we sleep for needs a new alarm."""
-        if due is not None and (self._due is None or due < self._due):
+        if due < self._due:
             self._due = due
             self._pause.deadline = trio.current_time() + due - self._clock()
 
@@ -42,7 +43,7 @@ class OverlayTimer:
         """Wait for the timer, again and again."""
         while True:
             self._due = self._overlay.next_timer()
-            left = float("inf") if self._due is None else self._due - self._clock()
+            left = self._due - self._clock()
             with trio.CancelScope(deadline=trio.current_time() + left) as self._pause:
                 await trio.sleep_forever()
             self.check()
@@ -50,8 +51,7 @@ class OverlayTimer:
     def check(self) -> None:
         """Handle the timer now if it is due; also for the heartbeat, which notices that the machine slept."""
         now = self._clock()
-        due = self._overlay.next_timer()
-        if due is not None and due <= now:
+        if self._overlay.next_timer() <= now:
             self._overlay.handle_timer(now)
             self._flush()
 

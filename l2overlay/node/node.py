@@ -31,6 +31,7 @@ from l2overlay.node.keeper import Keeper, Watch
 from l2overlay.node.notify import notify
 from l2overlay.node.progress import Progress
 from l2overlay.node.pump import Pump
+from l2overlay.node.rehearsal import Rehearsal
 from l2overlay.node.reload import Reload, read_again
 from l2overlay.node.resolver import Lookup, Resolver, system_lookup
 from l2overlay.node.rundir import StampFile
@@ -82,6 +83,8 @@ class Surroundings:
     clock: Callable[[], float] = boot_time
     wall_clock: Callable[[], float] = time.time
     lookup: Lookup = system_lookup
+    linger: float = 0.0
+    """Seconds of rehearsals after a lone frame; 0 is none, as fakes have no use for them."""
 
 
 def listen_port(config: Config, key: PeerKey) -> int:
@@ -109,6 +112,7 @@ class Node:
         self._leaving = False
         self._udp: NodeUdp | None = None
         self._overlay: Overlay | None = None
+        self._rehearsal: Rehearsal | None = None
         # made by _set_up_overlay, together with the overlay
         self.pump: Pump
         self._timer: OverlayTimer
@@ -230,6 +234,8 @@ class Node:
             tap_lost=self._tap_lost,
             too_long=self._link_refused_size,
             timer_moved=self._timer_moved,
+            rehearse=self._prepare_rehearsal(),
+            linger=around.linger,
         )
         self._timer = OverlayTimer(self._overlay, self.clock, self.pump.flush)
         self.lag = LoopLag(self._timer.check)
@@ -249,6 +255,16 @@ class Node:
         self._control = ControlSocket(open_control_socket(around.control_path), Answers(self).requests())
         self.pump.attach_tap(around.site.tap)
         self._note_stamp()
+
+    def _prepare_rehearsal(self) -> Callable[[], object] | None:
+        if not self.around.linger:
+            return None
+        try:
+            self._rehearsal = Rehearsal(self.config.segment.suite)
+        except (OSError, HostSetupError) as error:
+            self.journal.say(f"note: a lone frame will not be as quick as it could be: {error}")
+            return None
+        return self._rehearsal.once
 
     async def _wait_for_peers(self) -> None:
         if self._awaited:
@@ -323,6 +339,8 @@ class Node:
         except Exception as error:  # noqa: BLE001 - the undo comes first, and the first error is being told
             self.journal.say(f"could not say goodbye to the peers: {error}")
         self.pump.close()
+        if self._rehearsal is not None:
+            self._rehearsal.close()
 
     def _undo(self) -> None:
         for line in self.around.site.take_down():
@@ -359,7 +377,7 @@ class Node:
         """The MTU of an outgoing link has become smaller, or that of a route, which nobody tells: ask again."""
         self.keeper.want_underlay("")
 
-    def _timer_moved(self, due: float | None) -> None:
+    def _timer_moved(self, due: float) -> None:
         self._timer.moved(due)
 
     def _set_path_limit(self, peer: PeerKey, address: Address) -> None:

@@ -31,6 +31,7 @@ import trio
 
 from l2overlay.controlplane.events import Event
 from l2overlay.counters import DropReason
+from l2overlay.dataplane.ethernet import VIRTIO_LEN
 from l2overlay.node.pause import Pause
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, Gather, Tap, Udp
@@ -45,6 +46,10 @@ READ_TIME = 0.002
 Measured, CPU time of a round: TCP at 1.2 Gbit/s p99 1.4 ms; a flood of 64-byte frames p99 5 ms, 73 ms with fixed limits."""
 IDLE_TIME = 0.001
 """Seconds without traffic after which one frame is expected, not many: it goes its way before another is looked for."""
+REHEARSAL_INTERVAL = 0.002
+"""Seconds. epoll_wait(2) counts milliseconds; with one instead of two a round trip is no shorter (see `rehearsal.py`)."""
+MAX_READY = 3
+"""The two seams and trio."""
 UNSENT_LIMIT = 4096
 """Bursts that wait for a full socket. The TAP is not read meanwhile: only answers to what UDP brings come on top."""
 
@@ -56,7 +61,8 @@ _GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO, errno.EFAULT)
 
 class Pump:
     """Moves everything that moves. `tell` gets each event of the overlay, `tap_lost` the error that ended the TAP,
-    `too_long` is called when the outgoing link refused a datagram for its size. None of them may wait."""
+    `too_long` is called when the outgoing link refused a datagram for its size; `rehearse` again and again for `linger`
+    seconds after a lone frame. None of them may wait."""
 
     def __init__(
         self,
@@ -67,7 +73,9 @@ class Pump:
         tell: Callable[[Event], None],
         tap_lost: Callable[[OSError], None],
         too_long: Callable[[], None] = lambda: None,
-        timer_moved: Callable[[float | None], None] = lambda _due: None,
+        timer_moved: Callable[[float], None] = lambda _due: None,
+        rehearse: Callable[[], object] | None = None,
+        linger: float = 0.0,
     ) -> None:
         self._overlay = overlay
         self._udp = udp
@@ -76,6 +84,9 @@ class Pump:
         self._tap_lost = tap_lost
         self._too_long = too_long
         self._timer_moved = timer_moved
+        self._rehearse = rehearse
+        self.linger = linger if rehearse is not None else 0.0
+        self._linger_until = -inf
         self._tap: Tap | None = None
         self._unsent: list[Burst] = []
         self._blocked = False
@@ -89,6 +100,7 @@ class Pump:
         self._dense = False
         self.blocked_count = 0
         """How often the UDP socket was full."""
+        self.rehearsal_count = 0
 
     @property
     def tap(self) -> Tap | None:
@@ -144,19 +156,35 @@ class Pump:
         next_timer, pause = self._overlay.next_timer, self._pause
         self._now = self._clock()
         end = stop = self._now + timeout
-        alarm = _or_never(next_timer())
+        alarm = next_timer()
         trio_ready = moved = self._dense = False
-        while ready := self._epoll.poll(0 if self._dense else max(0.0, stop - self._now), 3):
+        while ready := self._wait(0.0 if self._dense else stop - self._now):
             self._dense = False
             trio_ready = self._round(ready)
             moved = True
-            due = _or_never(next_timer())
+            due = next_timer()
             # A timer of the overlay that is due earlier than before: trio's `timeout` does not know of it yet.
             stop = due if due < alarm and due < end else end
             if trio_ready or pause.ended or self._now >= stop:
                 break
         self._timer_moved(next_timer())
         return not trio_ready and (moved or timeout > 0)
+
+    def move_alone(self) -> None:
+        """Move what is ready, once, as if nothing had come for long."""
+        self._frame_time = self._datagram_time = -inf
+        self._round(self._epoll.poll(0, MAX_READY))
+
+    def _wait(self, seconds: float) -> list[tuple[int, int]]:
+        """What is ready, at once or within `seconds`. While a lone frame is expected, time goes by with rehearsals."""
+        poll, end = self._epoll.poll, self._now + seconds
+        while self._rehearse is not None and self._now < min(self._linger_until, end - REHEARSAL_INTERVAL):
+            if ready := poll(REHEARSAL_INTERVAL, MAX_READY):
+                return ready
+            self._rehearse()
+            self.rehearsal_count += 1
+            self._now = self._clock()
+        return poll(max(0.0, end - self._now), MAX_READY)
 
     def _round(self, ready: list[tuple[int, int]]) -> bool:
         """Everything that is ready, once. Says whether trio is."""
@@ -210,6 +238,10 @@ class Pump:
         if frames:
             if not alone:
                 self._now = started = self._clock()
+            elif (
+                self.linger and not frames[0][VIRTIO_LEN] & 1
+            ):  # chatter goes to groups, conversations do not
+                self._linger_until = started + self.linger
             self._overlay.receive_frames(frames, started)
             self._move_out()
             if not alone:
@@ -283,7 +315,3 @@ def _next_limit(limit: int, spent: float, most: int) -> int:
     if spent > READ_TIME:
         return max(1, limit // 2)
     return min(most, limit * 2)
-
-
-def _or_never(due: float | None) -> float:
-    return inf if due is None else due

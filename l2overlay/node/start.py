@@ -33,6 +33,8 @@ class Options:
     run_dir: Path | None = None
     """Default /run/l2overlay/SEGMENT."""
     offload: bool = True
+    linger: float = 0.0
+    """Seconds after a lone frame in which the next one is to be quick."""
 
 
 def run_node(options: Options) -> None:
@@ -99,4 +101,5 @@ def _surroundings(
         stamps=StampFile(run_dir.stamp, boot_id()),
         writer=writer,
         progress=progress,
+        linger=options.linger,
     )

@@ -50,6 +50,9 @@ class NodeFacts:
     blocked_count: int
     """How often the UDP socket was full and the TAP had to wait."""
     log_lines_lost: int
+    linger: float = 0.0
+    """Seconds after a lone frame in which the node stays quick for the next, by rehearsals."""
+    rehearsal_count: int = 0
     troubles: tuple[str, ...] = ()
     """What is wrong with the host's side, one sentence each."""
     filter: Mapping[str, Any] | None = None
@@ -98,6 +101,7 @@ def status_data(
         },
         **({"filter": dict(facts.filter)} if facts.filter is not None else {}),
         "loop_lag": {"p50": round(facts.lag_p50, 6), "p99": round(facts.lag_p99, 6)},
+        "linger": {"seconds": facts.linger, "rehearsals": facts.rehearsal_count},
         "log_lines_lost": facts.log_lines_lost,
         "peers_up": sum(p.up for p in peers),
         "peers_total": len(peers),

@@ -70,6 +70,7 @@ STATUS = {
     "tap": {"name": "tap-lab", "mac": "fe:00:00:00:00:01", "present": True, "offload": True},
     "bridge": {"name": "br-lab", "ports": ["tap-lab", "vm1"], "adopted": True},
     "underlay": {"port": 7470, "gso": True, "gro": False, "blocked": 0},
+    "linger": {"seconds": 0.25, "rehearsals": 12},
     "loop_lag": {"p50": 0.0002, "p99": 0.0031},
     "log_lines_lost": 0,
     "peers_up": 1,
@@ -354,6 +355,18 @@ def test_join_needs_a_segment_or_a_file(call: Call) -> None:
     code, _, err = call("join", "peers.toml")
     assert code == 2
     assert "write --peers peers.toml" in err
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "3601"])
+def test_join_refuses_a_linger_that_is_no_time(call: Call, text: str) -> None:
+    code, _, err = call("join", "lab", "--linger", text)
+    assert code == 2
+    assert f"{text!r} is not a number of seconds from 0 to 3600" in err
+
+
+def test_status_tells_of_rehearsals(call: Call, node: FixedNode) -> None:
+    node.answers["status"] = [STATUS]
+    assert "0.25 s after a lone frame, 12 rehearsals" in call("status", "--run-dir", node.folder)[1]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import json
 import socket
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 
 from l2overlay.addresses import Address
 from l2overlay.controlplane.events import Event
@@ -138,7 +139,7 @@ class CopyingOverlay:
         self.bursts: list[Burst] = []
         self.frames: list[Gather] = []
         self.events: deque[Event] = deque()
-        self.timer: float | None = None
+        self.timer = inf
         self.timer_calls: list[float] = []
         self.overflows: list[int] = []
 
@@ -162,9 +163,9 @@ class CopyingOverlay:
     def next_event(self) -> Event | None:
         return self.events.popleft() if self.events else None
 
-    def next_timer(self) -> float | None:
+    def next_timer(self) -> float:
         return self.timer
 
     def handle_timer(self, now: float) -> None:
         self.timer_calls.append(now)
-        self.timer = None
+        self.timer = inf

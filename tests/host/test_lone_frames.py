@@ -1,0 +1,56 @@
+"""`join --linger`: while lone frames come, a node rehearses their way; it says so, and stops when they stop."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from stations import status, tell_nodes
+
+from l2overlay.demo.lab import Lab
+
+
+@pytest.fixture
+def net() -> Iterator[Lab]:
+    with Lab() as lab:
+        for host in lab.add_underlay(hosts=2):
+            lab.add_guest(host)
+        lab.write_peers_toml()
+        yield lab
+        tell_nodes(lab)
+
+
+def rehearsals(net: Lab) -> list[int]:
+    return [status(node)["linger"]["rehearsals"] for node in net.nodes]
+
+
+def test_a_node_rehearses_while_lone_frames_come_and_no_longer(net: Lab) -> None:
+    net.start_nodes("--linger", "0.1")
+    one, other = net.guests
+    net.ping(one, other.ipv4)
+    before = rehearsals(net)
+    assert net.ping(one, other.ipv4, count=20, interval=0.02).lost == 0
+    after = rehearsals(net)
+    # Half a second of echoes, each 2 ms at most one: a tenth of that must come on the busiest machine.
+    assert all(20 <= new - old <= 400 for new, old in zip(after, before, strict=True))
+    time.sleep(0.2)
+    still = rehearsals(net)
+    time.sleep(0.3)
+    assert rehearsals(net) == still
+
+
+def test_without_linger_there_are_none(net: Lab) -> None:
+    net.start_nodes("--linger", "0")
+    one, other = net.guests
+    assert net.ping(one, other.ipv4, count=20, interval=0.02).lost == 0
+    assert rehearsals(net) == [0, 0]
+    assert status(net.nodes[0])["linger"]["seconds"] == 0
+
+
+def test_broadcast_chatter_starts_none(net: Lab) -> None:
+    net.start_nodes()
+    one = net.guests[0]
+    time.sleep(0.6)  # neighbour discovery of the links that came up is over
+    before = rehearsals(net)
+    one.run(["arping", "-c", "3", "-i", "eth0", "10.255.255.254"], check=False, timeout=10)
+    one.run(["ping", "-n", "-q", "-b", "-c", "5", "-i", "0.02", "-W", "0.1", "255.255.255.255"], check=False)
+    assert rehearsals(net) == before
