@@ -164,19 +164,19 @@ class Overlay:
 
     # -- the way out -------------------------------------------------------------------------------------------
 
-    def receive_frames(self, frames: Sequence[TapFrame], now: float) -> None:
-        """Frames from the TAP.
+    def receive_frames(self, frames: Sequence[TapFrame], now: float) -> bool:
+        """Frames from the TAP. Returns whether it is calm: nothing can have come of it but something to send.
 
         A lone frame meets cold caches, and each function of ours on its way is then worth microseconds. So what mostly has
         nothing to do is asked for here, and not called to find that out.
         """
         if self._local.wakeup <= now:
             self.handle_timer(now)  # a machine that slept must not use a session that grew too old meanwhile
-        if len(frames) == 1:
+        elif len(frames) == 1:
             burst = self._microflows.seal(frames[0], now)
             if burst is not None:
                 self._local.bursts.append(burst)
-                return
+                return True
         if self._protection.guards is not None:
             frames = self._protection.guards.from_tap(frames, now)
         groups: dict[Decision, list[TapFrame]] = {}
@@ -201,6 +201,7 @@ class Overlay:
             peer.flush(now, frames=True)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._settle(now)
+        return False
 
     def _decide(self, frame: TapFrame, now: float) -> Decision:
         if len(frame) < MIN_TAP_FRAME_LEN:
@@ -286,25 +287,28 @@ class Overlay:
 
     # -- the way in --------------------------------------------------------------------------------------------
 
-    def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> None:
-        """Datagrams from the underlay; never raises for anything in them."""
-        if self._local.wakeup <= now:
+    def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> bool:
+        """Datagrams from the underlay; never raises for anything in them. Returns whether it is calm: nothing can have come
+        of it but something to deliver.
+        """
+        overdue = self._local.wakeup <= now
+        if overdue:
             self.handle_timer(now)
         if len(bursts) == 1 and self._receive_alone(bursts[0], now):
-            return
-        for burst in bursts:
-            data, size = b"".join(burst.buffers), burst.datagram_size
-            if not data:
-                self._refuse(self._local.counters, DropReason.BAD_LENGTH)
-            at = 0
-            while at < len(data):
-                at = self._receive_run(data, at, size, burst.address, now)
+            if self._opened is None:
+                return not overdue
+        else:
+            for burst in bursts:
+                self._receive_burst(burst, now)
         self._receive_opened(now)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._settle(now)
+        return False
 
     def _receive_alone(self, burst: Burst, now: float) -> bool:
-        """The quick way of a lone datagram of a known flow. False: it is none, and nothing was done but open it."""
+        """The quick way of one datagram of DATA; if what it holds needs the ordinary way, it waits to be unpacked. False:
+        it is none, or something is wrong with it; nothing was done.
+        """
         data = burst.buffers[0]
         if len(data) > burst.datagram_size or len(burst.buffers) > 1:
             return False
@@ -319,12 +323,17 @@ class Overlay:
         frame = self._microflows.unpack_untrusted(plaintext, peer, session, burst.address, now)
         if frame is not None:
             self._frames.append((frame,))
-            return True
-        self._opened = (session, burst.address, [plaintext])
-        self._receive_opened(now)
-        if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
-            self._settle(now)
+        else:
+            self._opened = (session, burst.address, [plaintext])
         return True
+
+    def _receive_burst(self, burst: Burst, now: float) -> None:
+        data, size = b"".join(burst.buffers), burst.datagram_size
+        if not data:
+            self._refuse(self._local.counters, DropReason.BAD_LENGTH)
+        at = 0
+        while at < len(data):
+            at = self._receive_run(data, at, size, burst.address, now)
 
     def _receive_run(self, data: bytes, at: int, size: int, address: Address, now: float) -> int:
         """Take the datagram at byte `at` of a burst, and those behind it of its kind and session. Returns where they end."""
@@ -416,7 +425,12 @@ class Overlay:
                 accepted_len += length
             else:
                 self._keep_back(frame, verdict, peer)
-        if len(frames) == 1 and len(accepted) > before and self._addresses_decide:
+        if (
+            len(frames) == 1
+            and len(accepted) > before
+            and verdicts[switched] is None
+            and self._addresses_decide
+        ):
             self._microflows.came_in(frames[0][0], peer, now)
         counters.rx_frames += len(accepted) - before
         counters.rx_bytes += accepted_len - VIRTIO_LEN * (len(accepted) - before)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from l2overlay import microflows
 from l2overlay.addresses import Address
 from l2overlay.config import ProtectConfig
+from l2overlay.config_types import StormConfig, StormLimit
 from l2overlay.controlplane import liveness
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.gate import Gate
@@ -255,6 +256,17 @@ def test_damaged_and_repeated_datagrams_are_counted_once() -> None:
     assert arrive(data) == {DropReason.REPLAYED: 1}
     assert arrive(b"") == {DropReason.BAD_LENGTH: 1}
     assert net.arrived()[1] == [frame(0, 1)]
+
+
+def test_storm_control_counts_every_broadcast(quick: list[str]) -> None:
+    limit = StormLimit(10, 4e6, burst_time=1.0)
+    net = acquainted(1, ProtectConfig(storm=StormConfig(broadcast=limit), loop_guard=False))
+    net.hub.reconfigure(replace(net.hub._config, protect=None), net.now)  # it lets everything through
+    net.send(0, frame(0, 1))
+    quick.clear()
+    arrived = [net.send(0, frame(0, 9), 0.001)[1] for _ in range(30)]
+    assert 8 <= sum(map(len, arrived)) <= 20
+    assert quick == []
 
 
 def test_guards_that_come_later_see_every_frame(quick: list[str]) -> None:

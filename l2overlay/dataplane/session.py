@@ -110,8 +110,8 @@ class Session:
     def seal_alone(self, plaintext: bytes, address: Address) -> Burst:
         """One plaintext as one datagram: the quick way for a lone frame, and for a broadcast to each of many peers."""
         header = self._send_prefix + self._use_counters(1).to_bytes(8, "little")
-        ciphertext = self._encrypt(header[4:], plaintext, None)
-        return Burst(address, DATA_HEADER_LEN + len(ciphertext), [header, ciphertext])
+        datagram = header + self._encrypt(header[4:], plaintext, None)
+        return Burst(address, len(datagram), [datagram])
 
     def seal_train(self, plaintext: bytes, datagram_size: int) -> bytearray:
         """One plaintext as a train: its cars one after the other, all of `datagram_size` bytes but the last."""
