@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from . import chart
+from . import chart, cold
 from .contestants import CONTESTANTS
 from .measures import FIGURES, FRAME_SIZES, OVERLOAD
 from .report import (
@@ -171,3 +171,9 @@ def test_every_frame_size_and_contestant_has_its_figures_and_settings() -> None:
     assert {f"{kind}{size}" for kind in ("frames", "overload") for size in FRAME_SIZES} <= FIGURES.keys()
     assert len({kind.name for kind in CONTESTANTS}) == len(CONTESTANTS)
     assert all(kind.settings for kind in CONTESTANTS)
+
+
+def test_the_cold_frame_arrives_and_each_pause_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cold.main(["--rounds", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [f"{pause * 1e3:g}" for pause in cold.PAUSES]
