@@ -7,7 +7,7 @@ from l2overlay import keys
 from l2overlay.errors import ExitCode, UsageError
 
 DEFAULT_LINGER = 0.25
-"""Seconds: keystrokes follow one another more quickly, and a stray frame every second costs 2 % of a core
+"""Seconds: keystrokes follow one another more quickly, and a stray frame every second costs 1 to 2 % of a core
 (`python -m tests.bench.linger`)."""
 MAX_LINGER = 3600
 

@@ -10,10 +10,12 @@ Whoever calls into the overlay elsewhere (timer, resolver, reload) calls `flush`
 done is done at once and at one place.
 
 Why there, and not in a task that trio wakes: with that `python -m tests.bench --quick --only l2overlay,vde_plug --measures
-rtt` shows 807 us, like this 547 (medians of five runs each, in turn, on a busy 2-core VM; vde_plug 191 in the same runs). It
-is about caches: what the core does for one frame takes 7 us back to back and 50 to 100 after a pause of 5 ms, so all that is
-not touched is won. Polling without sleep for the answer, 500 us long, made it twice as slow: on few cores that holds up the
-other end.
+rtt` showed 807 us, like this 547 (medians of five runs each, in turn, on a busy 2-core VM; vde_plug 191 in the same runs;
+before there were microflows and rehearsals). It is about caches: after a pause of 5 ms they hold nothing of ours, so what
+is not touched is won. Polling without sleep for the answer, 500 us long, made it twice as slow: on few cores that holds up
+the other end.
+
+While a lone frame is expected the pump sleeps at most `REHEARSAL_INTERVAL`, and has the way rehearsed (`rehearsal.py`).
 
 Dense traffic is another matter: a wake-up for every packet makes small batches (iperf3, 1 stream: 3.7 Gbit/s and not 4.1).
 So when that pauses, trio has its turn first, and what comes meanwhile is read together.

@@ -28,14 +28,19 @@ class Bench:
         self.tap, self.udp, self.overlay = FakeTap(), FakeUdp(), CopyingOverlay()
         self.events: list[Event] = []
         self.lost: list[OSError] = []
-        self.pump = Pump(
+        self.pump = self.make_pump()
+
+    def make_pump(self, **options: Any) -> Pump:
+        pump = Pump(
             cast(Overlay, self.overlay),
             self.udp,
             trio.current_time,
             tell=self.events.append,
             tap_lost=self.lost.append,
+            **options,
         )
-        self.pump.attach_tap(self.tap)
+        pump.attach_tap(self.tap)
+        return pump
 
     def close(self) -> None:
         self.pump.close()
@@ -263,16 +268,7 @@ class Rehearsals:
     def __init__(self, bench: Bench) -> None:
         self.count = 0
         bench.pump.close()
-        bench.pump = Pump(
-            cast(Overlay, bench.overlay),
-            bench.udp,
-            trio.current_time,
-            tell=bench.events.append,
-            tap_lost=bench.lost.append,
-            rehearse=self.once,
-            linger=0.05,
-        )
-        bench.pump.attach_tap(bench.tap)
+        bench.pump = bench.make_pump(rehearse=self.once, linger=0.05)
 
     def once(self) -> None:
         self.count += 1
