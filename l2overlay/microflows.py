@@ -47,12 +47,12 @@ class Microflows:
         self._in.clear()
 
     def went_out(self, frame: TapFrame, peer: Peer, now: float) -> None:
-        """The ordinary way took this frame to `peer`, for reasons that its addresses and tag give."""
+        """This frame came alone, and the ordinary way took it to `peer`, for reasons that its addresses and tag give."""
         self._make_room(len(self._out))
         self._out[frame[SWITCHED]] = (peer, now + MAX_AGE)
 
     def came_in(self, head: bytes, peer: Peer, now: float) -> None:
-        """The ordinary way let this frame from `peer` pass, for reasons that its addresses and tag give."""
+        """This frame came alone from `peer` and passed the ordinary way, for reasons that its addresses and tag give."""
         self._make_room(len(self._in))
         self._in[peer.key, head[SWITCHED]] = now + MAX_AGE
 

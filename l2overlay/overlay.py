@@ -197,6 +197,8 @@ class Overlay:
                 self._local.counters.drop(decision, len(group))
             else:
                 self._send_to(decision, group, used, now)
+                if len(frames) == 1 and used and self._addresses_decide:
+                    self._microflows.went_out(frames[0], self._up[decision], now)
         for peer in used:
             peer.flush(now, frames=True)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
@@ -256,8 +258,6 @@ class Overlay:
         if peer is not None:
             self._pack(peer, frames)
             used[peer] = None
-            if len(frames) == 1 and self._addresses_decide:
-                self._microflows.went_out(frames[0], peer, now)
             return
         waiting = self._members.peers[PeerKey(port)]
         closed = self._protection.closed.get(port)

@@ -201,6 +201,15 @@ def test_a_station_whose_move_came_among_other_frames_is_followed_at_once() -> N
     assert net.send(0, frame(0, 1)) == [[], [], [frame(0, 1)]]
 
 
+def test_a_station_that_is_heard_here_in_the_same_batch_is_not_looked_for_elsewhere() -> None:
+    net = acquainted()
+    net.now += 0.01
+    net.hub.receive_frames([TapFrame(frame(0, 1)), TapFrame(frame(1, 9))], net.now)
+    net.arrived()
+    assert net.send(0, frame(0, 1)) == [[], []]
+    assert net.hub.total_counters().drops == {DropReason.LOCAL_DESTINATION: 1}
+
+
 def test_frames_of_a_station_that_lives_elsewhere_are_judged_anew() -> None:
     net = acquainted()
     net.send(0, frame(1, 9))  # station 1 is behind the hub now
