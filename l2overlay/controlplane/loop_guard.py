@@ -155,8 +155,6 @@ class LoopGuard:
         """When a probe is due or a mate is forgotten."""
         if not self.enabled:
             return inf
-        if not self.mates and self.ring is None:
-            return self.next_probe
         holds = [mate.until for mate in self.mates.values()]
         return min(self.next_probe, self.ring.until if self.ring is not None else inf, *holds, inf)
 

@@ -135,8 +135,6 @@ class Protection:
 
     def next_time(self) -> float:
         """When `handle_timer` wants to be called."""
-        if self.storm is None and not self.loop.enabled:
-            return inf
         return min(self.loop.next_time(), self.storm.next_time() if self.storm is not None else inf)
 
     @property

@@ -131,9 +131,7 @@ class StormControl:
 
     def next_time(self) -> float:
         """When `ended` may have something to tell."""
-        if not self._storms:
-            return inf
-        return min(b.storm.last + RELEASE_TIME for b in self._storms if b.storm)
+        return min((b.storm.last + RELEASE_TIME for b in self._storms if b.storm), default=inf)
 
     def ended(self, now: float) -> list[Storm]:
         """Storms that are over."""
