@@ -49,7 +49,7 @@ Measured, CPU time of a round: TCP at 1.2 Gbit/s p99 1.4 ms; a flood of 64-byte 
 IDLE_TIME = 0.001
 """Seconds without traffic after which one frame is expected, not many: it goes its way before another is looked for."""
 REHEARSAL_INTERVAL = 0.002
-"""Seconds. epoll_wait(2) counts milliseconds; with one instead of two a round trip is no shorter (see `rehearsal.py`)."""
+"""Seconds. epoll_wait(2) counts milliseconds; with one instead of two a round trip is no shorter (docs/performance.md)."""
 MAX_READY = 3
 """The two seams and trio."""
 UNSENT_LIMIT = 4096
@@ -219,7 +219,7 @@ class Pump:
         if bursts:
             if not alone:
                 self._now = started = self._clock()
-            self._calm &= bool(self._overlay.receive_datagrams(bursts, started))
+            self._calm &= self._overlay.receive_datagrams(bursts, started)
             self._move_out()
             if not alone:
                 self._now = self._clock()
@@ -246,7 +246,7 @@ class Pump:
                 self._now = started = self._clock()
             elif self.linger and not frames[0][VIRTIO_LEN] & 1:  # to one station: no chatter
                 self._linger_until = started + self.linger
-            self._calm &= bool(self._overlay.receive_frames(frames, started))
+            self._calm &= self._overlay.receive_frames(frames, started)
             self._move_out()
             if not alone:
                 self._now = self._clock()

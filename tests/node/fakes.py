@@ -146,11 +146,13 @@ class CopyingOverlay:
     def receive_overflowed(self, count: int) -> None:
         self.overflows.append(count)
 
-    def receive_frames(self, frames: Sequence[TapFrame], now: float) -> None:
+    def receive_frames(self, frames: Sequence[TapFrame], now: float) -> bool:
         self.bursts += [Burst(PEER, len(f), [bytes(f)]) for f in frames]
+        return False
 
-    def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> None:
+    def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> bool:
         self.frames += [[d] for burst in bursts for d in burst.datagrams()]
+        return False
 
     def bursts_to_send(self) -> list[Burst]:
         bursts, self.bursts = self.bursts, []
