@@ -1,7 +1,7 @@
 """Rehearsals: a made-up frame goes the whole way, so that the code and tables of the way stay in the processor's caches.
 
-On a machine that others use too, 5 ms without a frame are enough to empty the caches: what takes 10 us when it is repeated
-then takes 150 (docs/performance.md, "The idle round trip"). So for a while after a lone frame the pump calls `once` whenever
+On a machine that others use too, 5 ms without a frame are enough to empty the caches: what takes 15 us when it is repeated
+then takes 75 to 107 (`python -m tests.bench.cold`). So for a while after a lone frame the pump calls `once` whenever
 it has waited `pump.REHEARSAL_INTERVAL` in vain.
 
     guest -> TAP | pump, overlay | UDP -> UDP | pump, overlay | TAP -> guest
