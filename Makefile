@@ -28,6 +28,14 @@ help: ## This list
 demo: demo-tools $(VENV)/.installed ## Three hosts in namespaces become one LAN; options in ARGS="--hosts 5"
 	$(SUDO) $(PY) -m l2overlay demo $(ARGS)
 
+PREFIX ?= /opt/l2overlay
+BINDIR ?= /usr/local/bin
+.PHONY: install
+install: ## l2overlay for all users: into PREFIX=/opt/l2overlay, with a link in BINDIR=/usr/local/bin
+	$(SUDO) .ci/make-venv $(PYTHON) $(PREFIX) .
+	$(SUDO) ln -sfn $(PREFIX)/bin/l2overlay $(BINDIR)/l2overlay
+	$(BINDIR)/l2overlay --version
+
 .PHONY: test
 test: test-tools $(VENV)/.installed-test ## All tests; options of pytest in ARGS="-k fdb"
 	$(SUDO) $(PY) -m pytest $(ARGS)
@@ -61,9 +69,9 @@ test-tools:
 
 # The stamps are younger than pyproject.toml when the environment has what it asks for.
 $(VENV)/.installed: pyproject.toml
-	@.ci/make-venv $(PYTHON) $(VENV) .
+	@.ci/make-venv $(PYTHON) $(VENV) --editable .
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml
-	@.ci/make-venv $(PYTHON) $(VENV) '.[test,scapy]'
+	@.ci/make-venv $(PYTHON) $(VENV) --editable '.[test,scapy]'
 	@touch $(VENV)/.installed $@

@@ -27,6 +27,16 @@ def read_regular(path: Path, limit: int) -> tuple[bytes, int]:
         os.close(descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """Make `path` and what is missing above it. Raises HostPermissionError or HostSetupError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except PermissionError:
+        raise HostPermissionError(f"{path}: this user may not make it; run the command with sudo") from None
+    except OSError as error:
+        raise HostSetupError(f"{path}: cannot be made: {error.strerror}") from None
+
+
 def write_new(path: Path, text: str, mode: int) -> None:
     """Create `path` with all of `text`, or not at all. Raises UsageError if it exists, else HostSetupError."""
     try:

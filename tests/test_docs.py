@@ -363,17 +363,20 @@ def test_the_readme_s_peers_toml_is_good_and_has_ten_lines() -> None:
 def test_the_readme_s_first_steps_work_as_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands of "First steps" up to `join`, with /etc/l2overlay and the second host's key in a directory here."""
     steps = section((ROOT / "README.md").read_text(), "First steps")
-    commands = re.findall(
-        r"^(?:alpha|beta)#\s+(?:mkdir .*? && )?l2overlay (.*?)(?:  +#.*)?$", steps, re.MULTILINE
-    )
+    commands = re.findall(r"^(?:alpha|beta)#\s+l2overlay (.*?)(?:  +#.*)?$", steps, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["init", "keygen", "peers", "check"]
     beta_key, file = str(tmp_path / "beta.key"), str(tmp_path / "lan.toml")
     for command in commands:
         printed = capsys.readouterr().out.split()
         here = command.replace("/etc/l2overlay/lan.key", beta_key).replace("/etc/l2overlay/lan.toml", file)
         here = here.replace("init lan", f"init lan --dir {tmp_path}").replace("--file lan", f"--file {file}")
+        here = here.replace("check lan", f"check {file}")
         assert main(here.replace("KEY", printed[0] if printed else "").split()) == 0
-    assert [peer.name for peer in load_config(tmp_path / "lan.toml").peers] == ["alpha", "beta"]
+    made = load_config(tmp_path / "lan.toml")
+    (shown,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    wanted = parse_config(shown, "README.md", base_dir=None)
+    assert made.segment == wanted.segment
+    assert [(p.name, p.endpoint) for p in made.peers] == [(p.name, p.endpoint) for p in wanted.peers]
 
 
 FRAGMENT_NAME = re.compile(r"\d+\.[a-z0-9-]+\.(feature|bugfix|doc|removal|misc)")

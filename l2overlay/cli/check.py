@@ -1,4 +1,4 @@
-"""`l2overlay check FILE`: every mistake in a peers.toml with its line and column, exit 78; a summary and 0 without."""
+"""`l2overlay check FILE|SEGMENT`: every mistake in a peers.toml with line and column, exit 78; else a summary and 0."""
 
 import argparse
 from dataclasses import asdict
@@ -8,12 +8,17 @@ from l2overlay import keys
 from l2overlay.addresses import PeerKey
 from l2overlay.cli import output
 from l2overlay.cli.init import guess_endpoint, own_name
+from l2overlay.cli.peers_edit import find_file
 from l2overlay.config import Config, load_config, require_own
 from l2overlay.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="the peers.toml")
+    parser.add_argument(
+        "file",
+        metavar="FILE|SEGMENT",
+        help=f"the peers.toml, or a segment's name for {keys.CONFIGURATION_DIR}/SEGMENT.toml",
+    )
     parser.add_argument(
         "--key", metavar="KEYFILE", type=Path, help="a private key: also check that the file has its peer"
     )
@@ -21,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    args.file = find_file(args.file)
     public = keys.public_key(keys.load(args.key)) if args.key else None
     try:
         config = load_config(args.file)

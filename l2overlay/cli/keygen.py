@@ -1,9 +1,12 @@
-"""`l2overlay keygen [FILE]`: a new private key, on stdout as `wg genkey` has it, or into FILE with mode 0600."""
+"""`l2overlay keygen [FILE]`: a new private key, on stdout as `wg genkey` has it, or into FILE with mode 0600.
+
+The directory of FILE is made when it is missing, so that this can be the first command on a new host.
+"""
 
 import argparse
 from pathlib import Path
 
-from l2overlay import keys
+from l2overlay import files, keys
 from l2overlay.addresses import format_key
 from l2overlay.cli import output
 
@@ -23,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     private = keys.generate()
     public = format_key(keys.public_key(private))
     if args.file:
+        files.make_directory(args.file.parent)
         keys.save(args.file, private)
     shown = public if args.file else format_key(private)
     if args.json:

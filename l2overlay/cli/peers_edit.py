@@ -6,19 +6,30 @@ in exactly that peer before it replaces the file (atomically, with its mode and 
 
 import argparse
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from l2overlay import files
 from l2overlay.addresses import format_key, parse_key
 from l2overlay.cli import output
+from l2overlay.cli.addresses_edit import with_addresses, without_addresses
 from l2overlay.config import Config, ConfigDiff, PeerConfig, diff_configs, load_config, parse_config
-from l2overlay.config_values import peer_name, public_key_text, quote, segment_name, split_endpoint
+from l2overlay.config_values import (
+    interface_address,
+    peer_name,
+    public_key_text,
+    quote,
+    segment_name,
+    split_endpoint,
+)
 from l2overlay.errors import UsageError
 from l2overlay.keys import CONFIGURATION_DIR, own_stanza
 from l2overlay.suggestion import suggestion
 from l2overlay.toml_positions import positions
+
+Interface = IPv4Interface | IPv6Interface
 
 _HERE = Path("peers.toml")
 
@@ -29,6 +40,13 @@ def add_subparsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentPars
     add.add_argument("name", metavar="NAME", help="the new peer's name")
     add.add_argument("key", metavar="KEY", help="its public key ('l2overlay pubkey' prints it there)")
     add.add_argument("--endpoint", metavar="HOST:PORT", help="where it is reached")
+    add.add_argument(
+        "--address",
+        metavar="ADDRESS/LENGTH",
+        action="append",
+        default=[],
+        help="its own address on the LAN, as 10.9.0.2/24; may be repeated",
+    )
     _add_common(add, run_add)
     remove = subparsers.add_parser(
         "remove",
@@ -51,30 +69,45 @@ def _add_common(parser: argparse.ArgumentParser, run_action: Callable[[argparse.
 
 
 def run_add(args: argparse.Namespace) -> int:
-    """Append a stanza."""
+    """Append a stanza, and put the addresses to those of the segment."""
     _check_words(args)
     file = _PeersFile.read(find_file(args.file))
-    text = file.text if file.text.endswith("\n") else f"{file.text}\n"
+    text = with_addresses(file.text, args.name, args.address)
+    text = text if text.endswith("\n") else f"{text}\n"
     stanza = own_stanza(args.name, parse_key(args.key), args.endpoint)
+    addresses = dict(file.config.segment.addresses)
+    if args.address:
+        addresses[args.name] = tuple(map(interface_address, args.address))
     _replace(
-        file, f"{text}\n{stanza}", f"{file.path} with {args.name} added", lambda diff: len(diff.added) == 1
+        file,
+        f"{text}\n{stanza}",
+        f"{file.path} with {args.name} added",
+        addresses,
+        lambda diff: len(diff.added) == 1 and not diff.removed,
     )
-    return _report(args, "added", args.name, args.key, file.path)
+    return _report(args, "added", args.name, args.key, file.path, args.address)
 
 
 def run_remove(args: argparse.Namespace) -> int:
-    """Cut a stanza."""
+    """Cut a stanza, and the peer's addresses."""
     file = _PeersFile.read(find_file(args.file))
     peer = _find_peer(file.config, args.peer, file.path)
     text = without_stanza(file.text, file.config.peers.index(peer))
-    _replace(file, text, f"{file.path} without {peer.name}", lambda diff: diff.removed == (peer,))
-    return _report(args, "removed", peer.name, format_key(peer.public_key), file.path)
+    addresses = {name: listed for name, listed in file.config.segment.addresses.items() if name != peer.name}
+    _replace(
+        file,
+        without_addresses(text, peer.name),
+        f"{file.path} without {peer.name}",
+        addresses,
+        lambda diff: diff.removed == (peer,) and not diff.added,
+    )
+    return _report(args, "removed", peer.name, format_key(peer.public_key), file.path, ())
 
 
 def find_file(given: str | None) -> Path:
     """The peers.toml that `--file` means. Raises UsageError when it means none."""
     if given is not None:
-        is_name = "/" not in given and "." not in given and not Path(given).exists()
+        is_name = "/" not in given and "." not in given and not Path(given).is_file()
         return CONFIGURATION_DIR / f"{_segment(given)}.toml" if is_name else Path(given)
     if _HERE.exists():
         return _HERE
@@ -136,23 +169,40 @@ def _check_words(args: argparse.Namespace) -> None:
         public_key_text(args.key)
         if args.endpoint is not None:
             split_endpoint(args.endpoint)
+        for address in args.address:
+            interface_address(address)
     except ValueError as error:
         raise UsageError(f"l2overlay peers add: {error}") from None
 
 
-def _replace(file: _PeersFile, text: str, source: str, is_meant: Callable[[ConfigDiff], bool]) -> None:
+def _replace(
+    file: _PeersFile,
+    text: str,
+    source: str,
+    addresses: dict[str, tuple[Interface, ...]],
+    is_meant: Callable[[ConfigDiff], bool],
+) -> None:
+    """Write `text` if it means the old file but for one peer and the segment's `addresses`."""
     new = text.replace("\n", file.line_end).encode()
-    diff = diff_configs(file.config, parse_config(new, source, base_dir=file.path.parent))
-    if not is_meant(diff) or len(diff.lines()) != 1:
+    config = parse_config(new, source, base_dir=file.path.parent)
+    diff = diff_configs(file.config, config)
+    same_segment = config.segment == replace(file.config.segment, addresses=addresses)
+    if not is_meant(diff) or not same_segment or diff.changed or diff.filter or diff.protect:
         raise UsageError(
             f"{file.path} is written in a way that this command does not understand; edit it by hand"
         )
     files.replace(file.path, new)
 
 
-def _report(args: argparse.Namespace, done: str, name: str, key: str, path: Path) -> int:
+def _report(
+    args: argparse.Namespace, done: str, name: str, key: str, path: Path, addresses: Sequence[str]
+) -> int:
     if args.json:
         output.print_json(f"peers-{args.action}/1", {"file": str(path), "name": name, "public_key": key})
-    else:
-        print(f"{path}: {done} {name}; copy the file to every host and run 'l2overlay reload' there")
+        return 0
+    print(f"{path}: {done} {name}; copy the file to every host and run 'l2overlay reload' there")
+    if addresses:
+        print(
+            f"Where no node runs yet: 'l2overlay join'. Then: ping -c 3 {interface_address(addresses[0]).ip}"
+        )
     return 0

@@ -1,0 +1,1 @@
+`make install` installs l2overlay for all users, python3-venv included. `init` and `peers add` take `--address`, `keygen` makes the directory of its file, `check` takes a segment's name, and the steps in README.md end in a ping. `init` proposes a port that no other segment of the host has. `peers remove` also removes the peer's addresses.
