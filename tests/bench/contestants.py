@@ -333,14 +333,15 @@ class L2Overlay(Contestant):
     name = "l2overlay"
     encrypted = True
     settings = "join with defaults (AES-256-GCM); it makes its TAP and bridge itself"
+    options: Sequence[str] = ()
+    """Of `join`, besides those that it needs."""
     SEGMENT = "bench"
 
     def missing(self) -> str:
         done = run_command([*self._program(), "join", "--help"], check=False)
         return "" if done.returncode == 0 else "`python -m l2overlay join` does not run yet"
 
-    @staticmethod
-    def _program() -> list[str]:
+    def _program(self) -> list[str]:
         return [sys.executable, "-m", "l2overlay"]
 
     def version(self) -> str:
@@ -366,7 +367,7 @@ class L2Overlay(Contestant):
         name = NAMES[side]
         argv = [*self._program(), "join", "--peers", str(self._peers_file(topology.mtu))]
         argv += ["--key", str(self.folder / f"{name}.key"), "--run-dir", str(self.folder / f"run-{name}")]
-        self.run(topology, side, argv)
+        self.run(topology, side, [*argv, *self.options])
 
     def wait_ready(self, topology: Topology) -> None:
         for side in (0, 1):

@@ -257,14 +257,14 @@ class Pinger:
         """Whether a request of this size is answered in time."""
         return self.ping(timeout, size) is not None
 
-    def round_trips(self, count: int) -> list[float]:
-        """`count` requests, each `PING_INTERVAL` after the one before; lost ones are left out.
+    def round_trips(self, count: int, interval: float = PING_INTERVAL) -> list[float]:
+        """`count` requests, each `interval` seconds after the one before; lost ones are left out.
 
         After one that was waited for in vain the beat begins anew: catching up would find the way busy, not idle.
         """
         found = []
         for _ in range(count):
-            due = time.perf_counter() + PING_INTERVAL
+            due = time.perf_counter() + interval
             if (seconds := self.ping(0.2)) is not None:
                 found.append(seconds)
             time.sleep(max(0.0, due - time.perf_counter()))
