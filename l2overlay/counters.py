@@ -28,7 +28,7 @@ class DropReason(StrEnum):
     # a datagram from the underlay, before its tag verified
     BAD_LENGTH = "bad_length"
     BAD_TYPE = "bad_type"
-    BAD_RESERVED = "bad_reserved"  # reserved bytes that are not zero, or an unknown lane or suite
+    BAD_RESERVED = "bad_reserved"  # reserved bytes that are not zero, or an unknown suite
     BAD_MAC1 = "bad_mac1"  # the sender does not know our public key
     NO_COOKIE = "no_cookie"  # under load, and mac2 does not prove the address
     BAD_COOKIE_REPLY = "bad_cookie_reply"

@@ -352,7 +352,7 @@ class Overlay:
             return at + size
         plaintexts, end = session.open_untrusted(data, at, size, peer.counters)
         if end == at:
-            # Its index is right, and still it is not of this session: another lane, or reserved bytes.
+            # Its index is right, and still it is not of this session: its reserved bytes are not zero.
             self._refuse(peer.counters, DropReason.BAD_RESERVED)
             return at + size
         peer.counters.rx_datagrams += -(-(end - at) // size)

@@ -149,8 +149,8 @@ class Stranger:
         return bytes(self._cipher("decrypt").decrypt(cars[0][4:16], sealed, None))
 
     def open(self, datagram: bytes) -> bytes:
-        kind, lane, reserved, receiver = struct.unpack_from("<BBHI", datagram)
-        assert (kind, lane, reserved, receiver) == (DATA, 0, 0, self.index)
+        kind, reserved, receiver = struct.unpack_from("<B3sI", datagram)
+        assert (kind, reserved, receiver) == (DATA, bytes(3), self.index)
         return bytes(self._cipher("decrypt").decrypt(datagram[4:16], datagram[16:], None))
 
 

@@ -20,7 +20,6 @@ receiver's public key.
 Each side reads on copies (`noise`): no forged datagram disturbs a handshake that is under way.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
@@ -60,7 +59,6 @@ _PROTOCOLS: Final = {
 
 PSK_LEN: Final = 32
 NO_PSK: Final = bytes(PSK_LEN)
-LANES: Final = 256
 
 # Static-static DH results that are kept: four times the largest segment we test (1000 peers), about 1 MB.
 STATIC_SHARED_LIMIT: Final = 4096
@@ -109,7 +107,7 @@ class HandshakeContext:
 
 @dataclass(frozen=True, slots=True)
 class SessionKeys:
-    """The transport keys of lane 0 (Noise section 5.2, Split): 32 bytes each, one for each direction."""
+    """The transport keys (Noise section 5.2, Split): 32 bytes each, one for each direction."""
 
     send: bytes = field(repr=False)
     receive: bytes = field(repr=False)
@@ -138,17 +136,6 @@ class ReceivedInit:
     stamp: int
     features: int
     state: HandshakeState = field(repr=False, compare=False)
-
-
-def lane_key(key: bytes, lane: int) -> bytes:
-    """The key of one lane and direction: lane 0 is `key` itself, lane n is BLAKE2s-256(key, "lane" || n u8).
-
-    A key has one writer; further writers get lanes of their own from the same handshake. `key` is then key of a
-    cipher and of a pseudo-random function of another design; neither use tells anything about the other.
-    """
-    if not 0 <= lane < LANES:
-        raise ValueError(f"lane {lane} is not in 0..{LANES - 1}")
-    return hashlib.blake2s(b"lane" + bytes((lane,)), key=key).digest() if lane else key
 
 
 def initiate(

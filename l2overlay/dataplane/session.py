@@ -1,8 +1,8 @@
 """One session: two keys, a send counter and a replay window (WireGuard paper, section 5.4.6).
 
 Sealing gives every plaintext the next counter, whether it travels as one datagram (DATA) or as several (`train`).
-Opening checks in this order: length, prefix (type, lane, receiver), counter limit, replay window, AEAD, and commits to
-the window last. Before a tag verifies nothing of ours changes, but that cars of a train wait for each other, within
+Opening checks in this order: length, prefix (type, reserved bytes, receiver), counter limit, replay window, AEAD. It commits
+to the window last. Before a tag verifies nothing of ours changes, but that cars of a train wait for each other, within
 bounds. A key has one writer: a `Session` is never shared between threads or processes.
 
 The nonce is bytes 4 to 15 of the header: the receiver's index, which is fixed for the key, and the counter, which never

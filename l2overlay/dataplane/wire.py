@@ -1,6 +1,6 @@
 """Every byte layout of the transport: datagram headers and the records inside them. All little-endian.
 
-    DATA      type 4 | lane | 0 0 | receiver u32 | counter u64 | AEAD(records) | tag[16]
+    DATA      type 4 | 0 | 0 0 | receiver u32 | counter u64 | AEAD(records) | tag[16]
     TRAIN     type 5 | index u8 | count u8 | 0 | receiver u32 | counter u64 | a piece of AEAD(records) | tag[16]
 
     record    kind u8 | flags u8 | length u16 | body[length]

@@ -45,6 +45,7 @@ try:
         PacketListField,
         StrField,
         XByteField,
+        XLE3BytesField,
         XLEIntField,
         XLELongField,
         XLEShortField,
@@ -167,8 +168,7 @@ class Data(Datagram):
     name = "l2overlay DATA"
     fields_desc: ClassVar[list[Any]] = [
         ByteEnumField("type", 4, DATAGRAMS),
-        ByteField("lane", 0),
-        XLEShortField("reserved", 0),
+        XLE3BytesField("reserved", 0),
         XLEIntField("receiver", 0),
         LELongField("counter", 0),
         _AllButTheTag("sealed", b""),

@@ -19,7 +19,6 @@ from l2overlay.controlplane.handshake import (
     ReceivedInit,
     SessionKeys,
     initiate,
-    lane_key,
     receive_init_untrusted,
     receive_resp_untrusted,
     resp_receiver_untrusted,
@@ -339,21 +338,6 @@ def test_secrets_do_not_show_in_what_is_printed() -> None:
     shown = f"{node!r} {pending!r} {SessionKeys(INITIATOR_KEY, PSK)!r}"
     assert repr(INITIATOR_KEY) not in shown
     assert repr(PSK) not in shown
-
-
-def test_lanes_have_keys_of_their_own() -> None:
-    key = b"\x01" * 32
-    assert lane_key(key, 0) == key
-    keys = {lane_key(key, lane) for lane in range(256)}
-    assert len(keys) == 256
-    assert {len(k) for k in keys} == {32}
-    assert lane_key(key, 1) != lane_key(b"\x02" * 32, 1)
-
-
-@pytest.mark.parametrize("lane", [-1, 256])
-def test_lane_out_of_range_is_refused(lane: int) -> None:
-    with pytest.raises(ValueError, match="lane"):
-        lane_key(bytes(32), lane)
 
 
 def test_keys_of_wrong_length_are_refused() -> None:

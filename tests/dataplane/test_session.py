@@ -106,7 +106,7 @@ def test_every_flipped_bit_is_refused_and_changes_nothing(suite: Suite) -> None:
         plaintexts, strangers, drops = open_one(right, bytes(forged))
         assert plaintexts == []
         assert len(strangers) + sum(drops.values()) == 1
-        # Type, lane, reserved bytes and index: not of this session. But one bit makes a car of it, without a train.
+        # Type, reserved bytes and index: not of this session. But one bit makes a car of it, without a train.
         assert bool(strangers) == (0 < bit < 64)
         assert state_of(right) == before
     assert open_one(right, genuine)[0] == [b"a frame of some length"]

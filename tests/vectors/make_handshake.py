@@ -70,14 +70,12 @@ def handshake(suite: int, cipher: str) -> dict[str, str | int]:
     head = struct.pack("<BBHII", 2, suite, 0, RESPONDER_INDEX, INITIATOR_INDEX)
     resp = with_macs(head + message, public(INITIATOR))
     initiator.read_message(message)
-    to_responder: bytes = initiator.noise_protocol.cipher_state_encrypt.k
     return {
         "suite": suite,
         "INIT": init.hex(),
         "RESP": resp.hex(),
-        "to_responder": to_responder.hex(),
+        "to_responder": initiator.noise_protocol.cipher_state_encrypt.k.hex(),
         "to_initiator": initiator.noise_protocol.cipher_state_decrypt.k.hex(),
-        "lane_1_to_responder": keyed(to_responder, b"lane\x01", 32).hex(),
         **cookie_for(init),
     }
 
