@@ -61,10 +61,15 @@ def _connected(path: Path) -> socket.socket:
         connection.connect(str(path))
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
-        raise NoDaemonError(f"no node answers at {path}; start one with 'l2overlay join'") from None
+        raise NoDaemonError(
+            f"no node answers at {path}; 'l2overlay join' with the same --run-dir starts one"
+        ) from None
     except PermissionError:
         connection.close()
-        raise HostPermissionError(f"{path} is closed to you: run as root (sudo l2overlay ...)") from None
+        raise HostPermissionError(
+            f"{path} is closed to this user: run the command with sudo, or let root give it to a group of yours "
+            f"(chgrp GROUP {path})"
+        ) from None
     except OSError as error:
         connection.close()
         raise NoDaemonError(f"no node answers at {path} ({error.strerror or error})") from None

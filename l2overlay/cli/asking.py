@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from l2overlay import keys
 from l2overlay.errors import NoDaemonError, UsageError
 from l2overlay.node.rundir import RUN_ROOT, RunDir, default_run_dir, running_segments
+from l2overlay.suggestion import suggestion
 
 _UNITS = (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0), ("second", 1.0))
 
@@ -24,21 +26,41 @@ def add_node_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_run_dir(args: argparse.Namespace, root: Path = RUN_ROOT) -> RunDir:
+def chosen_run_dir(args: argparse.Namespace, root: Path | None = None) -> RunDir:
     """The run directory that is meant. Raises NoDaemonError when nothing runs, UsageError when it is not clear which."""
+    root = root or RUN_ROOT
     if args.run_dir is not None:
         return RunDir(args.run_dir)
     if args.segment is not None:
-        return segment_run_dir(args.segment)
+        return _running(args.segment, root)
     running = list(running_segments(root))
     if not running:
-        raise NoDaemonError(
-            "no node runs on this host; start one with 'l2overlay join', or name its --run-dir"
-        )
+        raise NoDaemonError(f"no node runs on this host; {_how_to_start()}, or name its --run-dir")
     if len(running) > 1:
         names = ", ".join(name for name, _ in running)
         raise UsageError(f"several nodes run here: {names}; say which")
     return running[0][1]
+
+
+def _running(segment: str, root: Path) -> RunDir:
+    """The run directory of that segment. Raises NoDaemonError, with what runs instead, when it has no node."""
+    run_dir = RunDir(root / segment_run_dir(segment).path.name)
+    if run_dir.holder() is None:
+        names = [name for name, _ in running_segments(root)]
+        others = (
+            f"these run: {', '.join(names)}{suggestion(segment, names)}" if names else _how_to_start(segment)
+        )
+        raise NoDaemonError(f"no node of a segment {segment} runs on this host; {others}")
+    return run_dir
+
+
+def _how_to_start(segment: str | None = None) -> str:
+    """The command that starts a node, with a segment that has a file."""
+    installed = sorted(path.stem for path in keys.CONFIGURATION_DIR.glob("*.toml"))
+    if segment in installed or (segment is None and len(installed) == 1):
+        return f"start one with 'l2overlay join {segment or installed[0]}'"
+    known = f" ({', '.join(installed)})" if installed else ", after 'l2overlay init SEGMENT'"
+    return f"start one with 'l2overlay join SEGMENT'{known}"
 
 
 def segment_run_dir(segment: str) -> RunDir:

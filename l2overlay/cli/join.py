@@ -77,7 +77,9 @@ def _peers_file(args: argparse.Namespace) -> Path:
     if args.peers is not None:
         return Path(args.peers)
     if args.segment is None:
-        raise UsageError("l2overlay join: which segment? Give its name, or --peers FILE")
+        names = ", ".join(sorted(path.stem for path in keys.CONFIGURATION_DIR.glob("*.toml")))
+        there = f"in {keys.CONFIGURATION_DIR}: {names}" if names else "'l2overlay init SEGMENT' makes one"
+        raise UsageError(f"l2overlay join: which segment? Give its name ({there}), or --peers FILE")
     if "/" in args.segment or args.segment.endswith(".toml"):
         raise UsageError(
             f"l2overlay join: {args.segment!r} is a file, not a segment; write --peers {args.segment}"

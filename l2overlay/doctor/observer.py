@@ -28,13 +28,13 @@ from l2overlay.doctor.view import (
     StationView,
 )
 from l2overlay.errors import HostPermissionError
+from l2overlay.privileges import has_capability, remedy
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
 TIMEOUT = 20.0
 PROC = Path("/proc")
-CAP_NET_ADMIN = 12
 MAX_ROUTES = 64
 """Peers and neighbours whose routes are asked for; the ways out of one host are few."""
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
@@ -53,11 +53,10 @@ class _Rules:
 
 def check_privileges() -> None:
     """Raise HostPermissionError unless this process may read rules (and change them)."""
-    status = (PROC / "self/status").read_text()
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    if not int(effective, 16) >> CAP_NET_ADMIN & 1:
+    if not has_capability("CAP_NET_ADMIN"):
+        advice = remedy("CAP_NET_ADMIN", "l2overlay doctor ...")
         raise HostPermissionError(
-            "doctor reads the host's packet filter, which needs CAP_NET_ADMIN; run it as root: sudo l2overlay doctor ..."
+            f"doctor reads the host's packet filter, which needs CAP_NET_ADMIN; {advice}"
         )
 
 

@@ -20,6 +20,7 @@ from l2overlay.addresses import MacAddress
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux import iptables, nftables, rtnetlink
 from l2overlay.linux.iptables import FAMILIES, FilterSpec, Ruleset, Saved
+from l2overlay.privileges import remedy
 
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
 LOCK_WAIT = 5
@@ -252,7 +253,7 @@ def _run(argv: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
             f"[filter] needs {argv[0]}, which is not installed; apt install iptables, or remove [filter]"
         ) from None
     except PermissionError:
-        raise HostPermissionError(f"may not run {argv[0]}; run as root: sudo l2overlay ...") from None
+        raise HostPermissionError(f"may not run {argv[0]}; {remedy('CAP_NET_ADMIN')}") from None
     except subprocess.TimeoutExpired:
         raise HostSetupError(f"{argv[0]} did not end within {TIMEOUT:.0f} s") from None
 
@@ -264,7 +265,7 @@ def _refusal(program: str, done: subprocess.CompletedProcess[str], text: str = "
             f"{program}: another process has held the xtables lock for {LOCK_WAIT} s; try again when it is done"
         )
     if "Permission denied" in said or "you must be root" in said:
-        return HostPermissionError(f"{program} may not change rules; run as root: sudo l2overlay ...")
+        return HostPermissionError(f"{program} may not change rules; {remedy('CAP_NET_ADMIN')}")
     line = re.search(r"line:? (\d+)", said)
     lines = text.splitlines()
     where = f" at `{lines[int(line[1]) - 1][:120]}`" if line and 0 < int(line[1]) <= len(lines) else ""

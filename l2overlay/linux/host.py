@@ -47,13 +47,13 @@ from l2overlay.linux.changes import (
 )
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.linux.tap import open_tun_device
+from l2overlay.privileges import has_capability, remedy
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
 ALIAS_PREFIX = "l2overlay "
 SYSCTL_ROOT = Path("/proc/sys/net")
-CAP_NET_ADMIN = 12
 ZERO_MAC = "00:00:00:00:00:00"
 IFF_UP = 0x1
 IFLA_TUN_TYPE_TAP = 2
@@ -252,13 +252,9 @@ def undo(steps: Undo) -> list[str]:
 
 def check_privileges() -> None:
     """Raise HostPermissionError with the command to run, unless this process can make TAPs and change links."""
-    effective = next(
-        line.split()[1]
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("CapEff:")
-    )
-    if not int(effective, 16) >> CAP_NET_ADMIN & 1:
-        raise HostPermissionError("a node needs CAP_NET_ADMIN; run it as root: sudo l2overlay join ...")
+    if not has_capability("CAP_NET_ADMIN"):
+        advice = remedy("CAP_NET_ADMIN", "l2overlay join ...")
+        raise HostPermissionError(f"a node needs CAP_NET_ADMIN; {advice}")
     os.close(open_tun_device())
 
 
@@ -556,5 +552,6 @@ def _code(error: Exception) -> int:
 def _failure(change: Change, error: Exception) -> HostSetupError:
     code = _code(error)
     if code in (errno.EPERM, errno.EACCES):
-        return HostPermissionError(f"may not {change.line}; run as root: sudo l2overlay ...")
+        said = os.strerror(code)
+        return HostPermissionError(f"may not {change.line} ({said}); {remedy('CAP_NET_ADMIN')}")
     return HostSetupError(f"could not {change.line}: {os.strerror(code) if code else error}")

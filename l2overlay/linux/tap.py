@@ -18,6 +18,7 @@ from typing import Self
 
 from l2overlay.counters import DropReason
 from l2overlay.errors import HostPermissionError, HostSetupError
+from l2overlay.privileges import remedy
 from l2overlay.seams import Gather, TapFrame
 
 TUN_PATH = "/dev/net/tun"
@@ -135,7 +136,7 @@ def open_tun_device() -> int:
         return os.open(TUN_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            raise HostPermissionError(f"may not open {TUN_PATH}; run as root: sudo l2overlay ...") from None
+            raise HostPermissionError(f"may not open {TUN_PATH}; {remedy('CAP_NET_ADMIN')}") from None
         if error.errno == errno.ENOENT:
             hint = f"mkdir -p /dev/net && mknod {TUN_PATH} c 10 200 && modprobe tun"
             raise HostPermissionError(f"{TUN_PATH} is missing; run as root: {hint}") from None
@@ -155,7 +156,7 @@ def _attach(fd: int, name: str) -> None:
 
 def _attach_error(name: str, error: OSError) -> HostSetupError:
     if error.errno in (errno.EPERM, errno.EACCES):
-        return HostPermissionError(f"may not make the TAP {name}; run as root: sudo l2overlay ...")
+        return HostPermissionError(f"may not make the TAP {name}; {remedy('CAP_NET_ADMIN')}")
     if error.errno == errno.EBUSY:
         return HostSetupError(
             f"the TAP {name} is held by another process, perhaps a node of this segment; stop that one"

@@ -23,6 +23,7 @@ from l2overlay.counters import DropReason
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux.rtnetlink import link_mtu, route_link
 from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for, pack_name, refused_name
+from l2overlay.privileges import remedy
 from l2overlay.seams import MAX_BURST_DATAGRAMS, MAX_BURST_LEN, Burst, burst_limit
 
 # <linux/udp.h>, <linux/in.h>, <linux/in6.h>, <asm-generic/socket.h>: Python does not name them.
@@ -415,7 +416,8 @@ def _bind_error(port: int, error: OSError) -> HostSetupError:
             f"UDP port {port} is in use; `ss -ulpn sport = :{port}` names the process that has it"
         )
     if error.errno == errno.EACCES:
-        return HostPermissionError(f"may not bind UDP port {port}; choose one from 1024 up, or run as root")
+        advice = remedy("CAP_NET_BIND_SERVICE", "l2overlay join ...")
+        return HostPermissionError(f"may not bind UDP port {port}; choose one from 1024 up; else {advice}")
     return HostSetupError(f"cannot bind UDP port {port}: {error.strerror}")
 
 

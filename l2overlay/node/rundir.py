@@ -69,9 +69,14 @@ class RunDir:
         _replace(self.state, json.dumps(state, indent=1).encode() + b"\n")
 
     def holder(self) -> int | None:
-        """The pid of the node that runs here, or None."""
+        """The pid of the node that runs here, or None. Needs to read the lock only, so every user may ask; raises
+        HostPermissionError where the directory is closed."""
         try:
-            fd = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except PermissionError:
+            raise HostPermissionError(
+                f"{self.path} is closed to this user: run the command with sudo"
+            ) from None
         except OSError:
             return None
         try:
@@ -200,9 +205,11 @@ def boot_id() -> str:
 
 
 def running_segments(root: Path = RUN_ROOT) -> Iterator[tuple[str, RunDir]]:
-    """The nodes that run in the default place."""
+    """The nodes that run in the default place. Raises HostPermissionError where it is closed to this user."""
     try:
         found = sorted(path for path in root.iterdir() if path.is_dir())
+    except PermissionError:
+        raise HostPermissionError(f"{root} is closed to this user: run the command with sudo") from None
     except OSError:
         return
     for path in found:

@@ -136,7 +136,7 @@ def test_undo_of_a_filter_outlives_the_process() -> None:
     ("said", "kind", "words"),
     [
         ("Another app is currently holding the xtables lock; still 5s", HostSetupError, "has held the xtables lock"),
-        ("Could not fetch rule set generation id: Permission denied (you must be root)", HostPermissionError, "root"),
+        ("Could not fetch rule set generation id: Permission denied (you must be root)", HostPermissionError, "may not"),
         ("iptables-restore v1.8.9: line 2 failed", HostSetupError, "at `second`: iptables-restore"),
         ("", HostSetupError, "exit code 1"),
     ],

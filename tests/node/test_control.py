@@ -179,7 +179,7 @@ async def test_path_too_long_for_a_socket_is_one_line(tmp_path: Path) -> None:
 
 
 def test_no_node_is_said_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(NoDaemonError, match=r"no node answers at .*; start one with"):
+    with pytest.raises(NoDaemonError, match=r"no node answers at .*; 'l2overlay join'"):
         client.ask(tmp_path / "control.sock", "status")
 
 
