@@ -5,7 +5,7 @@ dropped of invalid or odd traffic may be meant. What depends on conditions that 
 is a finding only when its counter grows while we look.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 from l2overlay.doctor.finding import Command, Finding, Severity
@@ -95,32 +95,34 @@ def check_bridge_input(view: HostView) -> Iterator[Finding]:
 
 
 def check_underlay_firewall(view: HostView) -> Iterator[Finding]:
-    """The node's own datagrams: INPUT of its UDP port, OUTPUT from it."""
+    """The node's own datagrams, both ways: what comes to its UDP port, and what leaves it. A peer without an endpoint is
+    never called: it is up only when its datagrams come in unasked."""
     port = view.segment.port
     if port is None:
         return
-    for family in _peer_families(view):
-        for hook, probe in (
-            ("input", {"dport": str(port)}),
-            ("output", {"sport": str(port)}),
-        ):
-            for loss in _lost(view, _underlay_losses(view, family, hook, probe)):
-                if not (view.all_peers_up and (loss.passes_established or not loss.certain)):
-                    yield _underlay_finding(view, family, hook, port, loss)
+    waits = view.waits_for_calls
+    for family, incoming in _underlay_ways(view):
+        for loss in _lost(view, _underlay_losses(view, family, port, incoming=incoming)):
+            answers_pass = incoming and loss.passes_established and not waits
+            if not (view.all_peers_up and (loss.passes_established or not loss.certain)):
+                yield _underlay_finding(view, port, loss, incoming=incoming, answers_pass=answers_pass)
 
 
 def needs_second_look(view: HostView) -> bool:
     """Whether some loss stands or falls with counters that grow, or would be better proved by them."""
-    hooks = (
+    bridged = (
         loss
         for family in NFPROTO
-        for loss in (
-            *(_bridged_losses(view, family) if view.bridge_nf(family) else ()),
-            *(_underlay_losses(view, family, "input", {"dport": str(view.segment.port)})),
-        )
+        for loss in (_bridged_losses(view, family) if view.bridge_nf(family) else ())
+    )
+    port = view.segment.port
+    own = (
+        loss
+        for family, incoming in (_underlay_ways(view) if port is not None else ())
+        for loss in _underlay_losses(view, family, port or 0, incoming=incoming)
     )
     bridge = (loss for ethertype in ETHERTYPES for loss in _bridge_family_losses(view, ethertype))
-    return any(True for _ in hooks) or any(True for _ in bridge)
+    return any(True for losses_of in (bridged, own, bridge) for _ in losses_of)
 
 
 def _bridged_losses(view: HostView, family: str) -> list[Loss]:
@@ -149,12 +151,36 @@ def _bridge_family_losses(view: HostView, ethertype: str) -> list[Loss]:
     return found
 
 
-def _underlay_losses(view: HostView, family: str, hook: str, ends: Probe) -> list[Loss]:
-    key = "in" if hook == "input" else "out"
-    known = {"proto": "udp", "state": "NEW", "nfproto": NFPROTO[family], "bridged": "0", **ends}
-    links = sorted({route.link for route in view.routes if _family_of(route.host) == family})
-    probes: list[Probe] = [{**known, key: link} for link in links] or [known]
-    return [loss for probe in probes for loss in losses(view.rulesets, (family, "inet"), hook, probe)]
+def _underlay_ways(view: HostView) -> Iterator[tuple[str, bool]]:
+    """By family the way in (True) and the way out."""
+    return ((family, incoming) for family in _peer_families(view) for incoming in (True, False))
+
+
+def _underlay_losses(view: HostView, family: str, port: int, *, incoming: bool) -> list[Loss]:
+    """What is lost of datagrams between the node's port and the peers."""
+    own, other, link_key = ("dport", "sport", "in") if incoming else ("sport", "dport", "out")
+    known = {"proto": "udp", "state": "NEW", "nfproto": NFPROTO[family], "bridged": "0", own: str(port)}
+    hooks = ("prerouting", "input") if incoming else ("output", "postrouting")
+
+    def lost(**more: str) -> list[Loss]:
+        probe: Probe = {**known, **more}
+        return [loss for hook in hooks for loss in losses(view.rulesets, (family, "inet"), hook, probe)]
+
+    links = {route.host: route.link for route in view.routes}
+    found: list[Loss] = []
+    for peer in view.segment.peers:
+        if peer.host is not None and _family_of(peer.host) == family:
+            link = {link_key: links[peer.host]} if peer.host in links else {}
+            found += lost(**{other: str(peer.port)}, **link)
+    if view.waits_for_calls:  # nobody knows by which link: what is lost by each of them is lost
+        by_link = [lost(**{link_key: name}) for name in view.outside_links(_version_of(family))]
+        found += _in_all(by_link) if by_link else lost()
+    return found
+
+
+def _in_all(found: Sequence[list[Loss]]) -> list[Loss]:
+    places = set.intersection(*({loss.place for loss in part} for part in found))
+    return [loss for part in found for loss in part if loss.place in places]
 
 
 def _lost(view: HostView, found: Iterable[Loss]) -> list[Loss]:
@@ -279,8 +305,9 @@ def _lasting(bridge: str, owner: str) -> str:
     )
 
 
-def _underlay_finding(view: HostView, family: str, hook: str, port: int, loss: Loss) -> Finding:
-    incoming = hook == "input"
+def _underlay_finding(
+    view: HostView, port: int, loss: Loss, *, incoming: bool, answers_pass: bool
+) -> Finding:
     what = f"datagrams {'to' if incoming else 'from'} the node's own UDP port {port}"
     match = ("-p", "udp", "--dport" if incoming else "--sport", str(port), "-j", "ACCEPT")
     chain = loss.path[0]
@@ -291,18 +318,31 @@ def _underlay_finding(view: HostView, family: str, hook: str, port: int, loss: L
         keyword = "dport" if incoming else "sport"
         fix = ("nft", "insert", "rule", loss.family, loss.table, chain, "udp", keyword, str(port), "accept")
         undo = ()
+    elif loss.table != "filter":
+        fix, undo = _removal(loss), ()
     meant = loss.rule is not None and loss.rule.names(str(port), "udp")
     return Finding(
         cause="underlay-firewall",
-        severity=Severity.WARNING if loss.passes_established else _severity(loss),
-        text=f"{_tool_name(loss)} drops {what}, in {_way(loss)}"
-        + ("; only answers to our own calls pass" if loss.passes_established and incoming else ""),
+        severity=Severity.WARNING if answers_pass else _severity(loss),
+        text=f"{_tool_name(loss)} drops {what}, in {_way(loss)}" + _who_is_cut_off(view, loss, incoming),
         proof=_proof(view, loss),
         fix=(fix,),
         undo=undo,
         is_safe=bool(undo) and loss.table == "filter" and is_behind_ours and not meant,
         advice=_lasting_port(port, owner_of(view, loss)),
     )
+
+
+def _who_is_cut_off(view: HostView, loss: Loss, incoming: bool) -> str:
+    if not incoming:
+        return ""
+    uncalled = [peer.name for peer in view.segment.peers if peer.host is None and not peer.up]
+    callers = (
+        f"{', '.join(uncalled[:8])} cannot call us, and {'has' if len(uncalled) == 1 else 'have'} no endpoint"
+    )
+    if loss.passes_established:
+        return "; only answers to our own calls pass" + (f": {callers}" if uncalled else "")
+    return f": {callers}" if uncalled else ""
 
 
 def _lasting_port(port: int, owner: str) -> str:
@@ -354,8 +394,15 @@ def _listed(words: list[str]) -> str:
 
 
 def _peer_families(view: HostView) -> list[str]:
+    """Those of the peers' addresses; a peer without one calls by any that this host has outside."""
     found = {_family_of(peer.host) for peer in view.segment.peers if peer.host}
+    if view.waits_for_calls:
+        found |= {family for family in NFPROTO if view.outside_links(_version_of(family))}
     return [family for family in NFPROTO if family in found]
+
+
+def _version_of(family: str) -> int:
+    return 6 if family == "ip6" else 4
 
 
 def _family_of(host: str) -> str:

@@ -43,6 +43,15 @@ _KEYS = {
     "udp sport": "sport",
     "th sport": "sport",
 }
+_IMPLIED = {
+    "tcp": ("proto", "tcp"),
+    "udp": ("proto", "udp"),
+    "icmp": ("proto", "icmp"),
+    "icmpv6": ("proto", "ipv6-icmp"),
+    "ip": ("nfproto", "ipv4"),
+    "ip6": ("nfproto", "ipv6"),
+}
+"""What a match on a header's field says besides: only a frame with that header can match."""
 _WORDS = {"ip": "IPv4", "ip6": "IPv6", "arp": "ARP"}
 _VERDICTS = {
     "accept": Verdict.ACCEPT,
@@ -133,13 +142,13 @@ def _read(rule: Rule, words: list[str]) -> list[Rule]:
         key = _KEYS.get(word) or (_KEYS.get(f"{word} {words[0]}") if words else None)
         if word in _VERDICTS:
             return [_decide(rule, conditions, word, words[0] if words else "")]
+        if word in _IMPLIED and word not in _KEYS:
+            conditions.append(Condition(_IMPLIED[word][0], (_IMPLIED[word][1],)))
         if key is None:
             conditions.append(Condition(OTHER))
             continue
         if word not in _KEYS:
             words.pop(0)
-            if word in ("tcp", "udp"):
-                conditions.append(Condition("proto", (word,)))
         if words[:1] == ["vmap"]:
             return _map(rule, conditions, key, words[1] if len(words) > 1 else "")
         negated = words[:1] == ["!="]

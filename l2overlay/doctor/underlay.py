@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from l2overlay.doctor.filtering import check_underlay_firewall
 from l2overlay.doctor.finding import Finding, Severity
 from l2overlay.doctor.view import HostView
 
@@ -32,6 +33,7 @@ def check_node(view: HostView) -> Iterator[Finding]:
 
 def check_peers(view: HostView) -> Iterator[Finding]:
     """Peers that can be called and are down."""
+    shut = [f for f in check_underlay_firewall(view) if f.severity is Severity.ERROR]
     for peer in view.segment.peers:
         if peer.up is False and peer.host is not None:
             where = f"{peer.host}:{peer.port}" if ":" not in peer.host else f"[{peer.host}]:{peer.port}"
@@ -40,7 +42,9 @@ def check_peers(view: HostView) -> Iterator[Finding]:
                 severity=Severity.ERROR,
                 text=f"peer {peer.name} ({where}) is down: {peer.reason or 'no session'}",
                 proof=(f"l2overlay peers: {peer.name} down, {peer.reason or 'no session'}",),
-                advice=f"on {peer.name}: is its node running, is UDP port {peer.port} open (l2overlay doctor there)?",
+                advice="this host's own firewall drops the node's datagrams, as said here too: open that first"
+                if shut
+                else f"on {peer.name}: is its node running, is UDP port {peer.port} open (l2overlay doctor there)?",
             )
 
 

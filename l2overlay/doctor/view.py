@@ -159,6 +159,28 @@ class HostView:
         """Whether a running node has a session with each."""
         return bool(self.segment.peers) and all(peer.up for peer in self.segment.peers)
 
+    @property
+    def waits_for_calls(self) -> bool:
+        """Whether some peer has no endpoint and is not up: only its own call can bring it."""
+        return any(peer.host is None and not peer.up for peer in self.segment.peers)
+
+    def outside_links(self, version: int) -> tuple[str, ...]:
+        """Links with an address of that IP version by which a stranger's datagram can come; bridges of guests only if
+        there is no other."""
+        inside = {self.segment.bridge, self.segment.tap}
+        found = [
+            link
+            for link in self.links
+            if link.name not in inside
+            and any(
+                a.version == version and not a.ip.is_link_local and not a.ip.is_loopback
+                for a in link.addresses
+            )
+        ]
+        return tuple(link.name for link in found if link.kind != "bridge") or tuple(
+            link.name for link in found
+        )
+
     def ways(self) -> Iterator[tuple[str, str]]:
         """From which port to which frames are bridged on their way to or from the overlay; without TAP, any two ports."""
         names = [port.name for port in self.ports]

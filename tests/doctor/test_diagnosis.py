@@ -10,6 +10,7 @@ from doctor.views import (
     NODE,
     PEER,
     TAP,
+    UPLINK,
     VM,
     Break,
     broken,
@@ -23,7 +24,7 @@ from doctor.views import (
 )
 from l2overlay.doctor.diagnosis import diagnose, needs_second_look
 from l2overlay.doctor.finding import Finding, Severity, command_line
-from l2overlay.doctor.view import RouteView, StationView
+from l2overlay.doctor.view import PeerView, RouteView, StationView
 
 DOCKER = (
     ":FORWARD DROP [25:2100]",
@@ -53,6 +54,25 @@ NFT_BRIDGE = """table bridge t { # handle 1
 }"""
 INPUT_DROP = ":INPUT DROP [3:300]"
 ESTABLISHED = "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+USUAL_INPUT = (
+    INPUT_DROP,
+    "-A INPUT -i lo -j ACCEPT",
+    ESTABLISHED,
+    "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT",
+)
+NFT_INPUT = """table inet filter { # handle 1
+\tchain input { # handle 1
+\t\ttype filter hook input priority filter; policy drop;
+\t\tiif "lo" accept # handle 2
+\t\tct state established,related accept # handle 3
+\t\ticmp type echo-request accept # handle 4
+\t\ticmpv6 type { nd-neighbor-solicit, nd-router-advert } accept # handle 5
+\t\tip6 saddr fe80::/10 accept # handle 6
+\t}
+}
+"""
+UNCALLED = with_segment(peers=(PeerView("beta", up=False),))
+"""As README has it: beta has no endpoint, and has not called yet."""
 
 
 def accept(chain: str, tool: str = "iptables") -> str:
@@ -169,6 +189,48 @@ CASES: dict[str, tuple[tuple[Break, ...], str, str, str, bool]] = {
     ),
     "a shut way out": (
         (with_saved("iptables", ":OUTPUT ACCEPT [0:0]", "-A OUTPUT -o eth0 -p udp -j DROP"),),
+        "underlay-firewall",
+        "drops datagrams from the node's own UDP port 7470",
+        "iptables -w -I OUTPUT -p udp --sport 7470 -j ACCEPT",
+        False,
+    ),
+    "a shut UDP port while a peer without endpoint has to call": (
+        (with_saved("iptables", *USUAL_INPUT), UNCALLED),
+        "underlay-firewall",
+        "only answers to our own calls pass: beta cannot call us, and has no endpoint",
+        "iptables -w -I INPUT -p udp --dport 7470 -j ACCEPT",
+        True,
+    ),
+    "the same in nft": (
+        (with_nft(NFT_INPUT), UNCALLED),
+        "underlay-firewall",
+        "beta cannot call us, and has no endpoint",
+        "nft insert rule inet filter input udp dport 7470 accept",
+        False,
+    ),
+    "the same for IPv6": (
+        (
+            with_saved("ip6tables", *USUAL_INPUT),
+            UNCALLED,
+            with_link("eth0", addresses=(ip_interface("2001:db8::1/64"),)),
+        ),
+        "underlay-firewall",
+        "ip6tables drops datagrams to the node's own UDP port 7470",
+        "ip6tables -w -I INPUT -p udp --dport 7470 -j ACCEPT",
+        True,
+    ),
+    "a way in that is shut before INPUT": (
+        (
+            with_saved("iptables", ":PREROUTING ACCEPT [0:0]", "-A PREROUTING -p udp -j DROP", table="raw"),
+            UNCALLED,
+        ),
+        "underlay-firewall",
+        "drops datagrams to the node's own UDP port 7470, in PREROUTING",
+        "iptables -t raw -D PREROUTING -p udp -j DROP",
+        False,
+    ),
+    "a way out that is shut by the far side's port": (
+        (with_saved("iptables", ":OUTPUT ACCEPT [0:0]", "-A OUTPUT -p udp -m udp --dport 7470 -j DROP"),),
         "underlay-firewall",
         "drops datagrams from the node's own UDP port 7470",
         "iptables -w -I OUTPUT -p udp --sport 7470 -j ACCEPT",
@@ -428,6 +490,19 @@ HARMLESS: dict[str, tuple[Break, ...]] = {
     "a strict rp_filter with one way back": (with_sysctls(rp_filter="1"),),
     "a loose one with two": (with_view(returns=(RouteView("10.9.0.1", "eth0", 1500),)),),
     "a port that nobody is plugged into": (with_link("vm1", carrier=False, port_state="disabled"),),
+    "a shut UDP port of the IP version that no stranger comes by": (
+        with_saved("ip6tables", *USUAL_INPUT),
+        UNCALLED,
+    ),
+    "a shut UDP port of one of two links": (
+        with_saved("iptables", ":INPUT ACCEPT [0:0]", "-A INPUT -i eth0 -p udp -j DROP"),
+        UNCALLED,
+        lambda view: replace(view, links=(*view.links, replace(UPLINK, index=9, name="eth1"))),
+    ),
+    "an INPUT that lets the port in": (
+        with_saved("iptables", *USUAL_INPUT, "-A INPUT -p udp -m udp --dport 7470 -j ACCEPT"),
+        UNCALLED,
+    ),
     "one isolated port": (with_link("vm1", port_isolated=True),),
     "the own underlay through an uplink in the bridge": (
         with_view(routes=(RouteView("192.0.2.2", "br-lan", 1500),)),
@@ -448,6 +523,18 @@ def test_the_proof_has_the_switch_the_policy_and_what_it_counted_while_we_looked
         "net.bridge.bridge-nf-call-iptables = 1",
         "iptables -t filter: chain FORWARD policy DROP [25 dropped, 3 more while we looked]",
     )
+
+
+def test_a_peer_is_not_blamed_for_the_firewall_of_this_host() -> None:
+    down = with_segment(peers=(replace(PEER, up=False, reason="no answer"),))
+    (blamed,) = diagnose(broken(down))
+    assert "on beta: is its node running" in blamed.advice
+    for rule in ("-A OUTPUT -p udp -j DROP", "-A INPUT -p udp -j DROP"):
+        firewall, peer = diagnose(
+            broken(with_saved("iptables", ":OUTPUT ACCEPT", ":INPUT ACCEPT", rule), down)
+        )
+        assert (firewall.cause, peer.cause) == ("underlay-firewall", "peer-down")
+        assert "this host's own firewall drops the node's datagrams" in peer.advice
 
 
 def test_a_loss_calls_for_a_second_look() -> None:

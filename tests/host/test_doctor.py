@@ -265,6 +265,54 @@ def test_a_firewall_that_shuts_the_node_s_udp_port_is_found(lab: MakeLab) -> Non
     assert found[0]["is_safe"]
 
 
+NFT_SHUT = """table inet guard {
+    chain input { type filter hook input priority 0; policy drop; iif lo accept; icmpv6 type nd-neighbor-solicit accept;
+        ct state established accept; }
+}"""
+
+
+def without_endpoint(lab: Lab, host: Host, family: int) -> None:
+    """README's set-up: this host calls the others, and nobody can call it."""
+    peers = lab.write_peers_toml(family=family)
+    endpoint = f"{host.ipv4}:7470" if family == 4 else f"[{host.ipv6}]:7470"
+    peers.write_text(peers.read_text().replace(f'endpoint = "{endpoint}"\n', ""))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_firewall_is_found_on_the_host_that_is_called_and_on_the_one_that_calls(
+    lab: MakeLab, family: int
+) -> None:
+    net = lab()
+    h1, h2 = net.add_underlay(hosts=2)
+    without_endpoint(net, h2, family)
+    tool = "iptables" if family == 4 else "ip6tables"
+    icmp = ["-A", "INPUT", "-p", "icmp" if family == 4 else "icmpv6", "-j", "ACCEPT"]
+    called = (["-A", "INPUT", "-i", "lo", "-j", "ACCEPT"], icmp, ["-P", "INPUT", "DROP"])
+    calling = (["-A", "OUTPUT", "-p", "udp", "--dport", "7470", "-j", "DROP"],)
+    for host, rules in ((h1, called), (h2, calling)):
+        for rule in rules:
+            host.run([tool, *rule])
+    net.start_nodes()
+    finding = the_finding(net, h1, "underlay-firewall")
+    assert finding["text"].startswith(
+        f"{tool} drops datagrams to the node's own UDP port 7470, in INPUT by its"
+    )
+    assert "h2 cannot call us" in finding["text"]
+    found = findings(net, h2)
+    assert causes(found) == ["underlay-firewall", "peer-down"]
+    assert "this host's own firewall" in found[1]["advice"]
+    h1.run(commands(finding)[0].split())
+    h1.run(["nft", "-f", "-"], stdin=NFT_SHUT)
+    shut = the_finding(net, h1, "underlay-firewall")
+    assert shut["text"].startswith(
+        "nft inet drops datagrams to the node's own UDP port 7470, in input by its"
+    )
+    h1.run(commands(shut)[0].split())
+    h2.run([tool, "-F", "OUTPUT"])
+    eventually(lambda: net.nodes[0].ask("status")["peers_up"] == 1, 10.0)
+    assert findings(net, h1) == []
+
+
 # The bridge
 
 
