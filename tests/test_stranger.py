@@ -321,7 +321,7 @@ def check_run(tap_frame: bytes, payload: bytes, start: int, end: int) -> None:
     ip, tcp = tap_frame[24:44], tap_frame[44:64]
     total_length, identification = struct.unpack_from("!HH", ip, 2)
     assert total_length == 40 + length
-    assert identification == 1000 + -(-start // 1000)
+    assert identification == 1000 + start // 1000
     assert checksum(ip) == 0xFFFF
     assert struct.unpack_from("!I", tcp, 4)[0] == 5000 + start
     assert bool(tcp[13] & 0x80) == (start == 0)
@@ -330,7 +330,9 @@ def check_run(tap_frame: bytes, payload: bytes, start: int, end: int) -> None:
     assert tap_frame[64:] == payload[start:end]
 
 
-def test_slices_of_the_stranger_with_one_lost_come_out_as_two_runs(meeting: Meeting) -> None:
+def test_slices_of_the_stranger_with_one_lost_come_out_as_runs_that_keep_to_the_units(
+    meeting: Meeting,
+) -> None:
     meeting.dial()
     payload = os.urandom(9_500)
     _, sent = super_frame(payload, 1000, source=STATION, destination=GUEST)
@@ -341,9 +343,11 @@ def test_slices_of_the_stranger_with_one_lost_come_out_as_two_runs(meeting: Meet
     ]
     del slices[4]  # bytes 4400 to 5500
     meeting.burst_to_node([meeting.stranger.seal(s) for s in slices])
-    first, second = meeting.tap()
+    first, part, second = meeting.tap()
     check_run(first, payload, 0, 4400)
-    check_run(second, payload, 5500, 9500)
+    assert part[:2] == b"\x01\0"  # its checksum is to be completed, and it is no super-frame
+    assert part[64:] == payload[5500:6000]
+    check_run(second, payload, 6000, 9500)
 
 
 def test_a_new_address_is_challenged_and_taken_after_the_answer(meeting: Meeting) -> None:

@@ -1,11 +1,13 @@
 """One peer's inbox: the plaintexts of one burst in, frames for the TAP out.
 
-Slices that follow one another are joined into a run; a gap, another super-frame or the end of the burst ends it. Fragments
-wait for the rest of their frame, bounded in number and time. A malformed record drops the rest of its datagram, is
-counted, and never raises: its sender is authentic, and still not trusted.
+Slices that follow one another are joined into a run; a gap or another record ends it. At the end of what was read a run is
+delivered as far as its units are whole, and the unit that has begun waits for the next read, so that the guest gets the
+segments that the other one sent. Fragments wait for the rest of their frame, bounded in number and time. A malformed record
+drops the rest of its datagram, is counted, and never raises: its sender is authentic, and still not trusted.
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, PARTIAL_VIRTIO, PLAIN_VIRTIO
@@ -70,6 +72,31 @@ class _Run:
     data_at: int = 0
     slice_len: int = 0
     last_start: int = -1
+    deadline: float = inf
+    """Of a unit that has begun and waits."""
+
+    def whole_until(self) -> int:
+        """Where the last unit ends that is here whole, of a super-frame of which more is to come."""
+        return max(self.start, self.end - self.end % self.template.gso_size)
+
+    def whole_from(self, end: int) -> int:
+        """Where the first unit begins that is here whole; `end` when none does."""
+        unit = self.template.gso_size
+        return min(end, -(-self.start // unit) * unit)
+
+    def take_until(self, end: int) -> Pieces:
+        """The payload up to `end`, which the run then no longer holds, as a frame."""
+        taken = self.pieces
+        if end < self.end:
+            taken, self.pieces = _split(taken, end - self.start)
+        header = run_header(self.template, self.start, end - self.start)
+        self.start = end
+        return (header, *taken)
+
+    def wait(self, deadline: float) -> None:
+        """Copies what it holds: a piece may be one byte of a plaintext of 36 KB, which would stay as well."""
+        self.pieces = [b"".join(self.pieces)]
+        self.deadline = deadline
 
     def expect_more_like(self, plaintext: bytes, data_at: int) -> None:
         """`plaintext` is filled by one slice of this run."""
@@ -104,6 +131,8 @@ class Inbox:
     def receive_untrusted(self, plaintexts: list[bytes], now: float) -> Received:
         """Everything in these plaintexts, which came in this order at one instant."""
         received = Received()
+        if self._run is not None:
+            self._expire_run(now)
         at, count = 0, len(plaintexts)
         while at < count:
             if self._run is not None:
@@ -119,7 +148,7 @@ class Inbox:
             except FrameError:
                 self._counters.drop(DropReason.BAD_SLICE)
         if self._run is not None:
-            self._end_run(received)
+            self._pause_run(self._run, received, now)
         return received
 
     @staticmethod
@@ -149,7 +178,8 @@ class Inbox:
         return at
 
     def expire(self, now: float) -> float | None:
-        """Forget frames whose fragments did not come in time. Returns when the next one is due."""
+        """Forget frames whose fragments, or the rest of a unit, did not come in time. Returns when the next one is due."""
+        self._expire_run(now)
         while self._reassemblies:
             frame_id, oldest = next(iter(self._reassemblies.items()))
             if oldest.deadline > now:
@@ -209,10 +239,34 @@ class Inbox:
         self._run = _start_run(plaintext, body, end)
 
     def _end_run(self, received: Received) -> None:
+        """What the run still holds is delivered; a unit whose first bytes are missing as a segment of its own."""
         run, self._run = self._run, None
         if run is not None:
-            header = run_header(run.template, run.start, run.end - run.start)
-            received.frames.append((header, *run.pieces))
+            if run.start % run.template.gso_size:
+                self._deliver_part(run, run.whole_from(run.end), received)
+            if run.start < run.end:
+                received.frames.append(run.take_until(run.end))
+
+    def _pause_run(self, run: _Run, received: Received, now: float) -> None:
+        """All was unpacked that was read: deliver whole units. What is left is the beginning of one, whose rest may come."""
+        end = run.end if run.end == run.template.total else run.whole_until()
+        if end == run.end:
+            self._end_run(received)
+            return
+        if run.start % run.template.gso_size:
+            self._deliver_part(run, run.whole_from(end), received)
+        self._deliver_part(run, end, received)
+        run.wait(now + REASSEMBLY_TIME)
+
+    @staticmethod
+    def _deliver_part(run: _Run, end: int, received: Received) -> None:
+        if run.start < end:
+            received.frames.append(run.take_until(end))
+
+    def _expire_run(self, now: float) -> None:
+        if self._run is not None and self._run.deadline <= now:
+            self._run = None
+            self._counters.drop(DropReason.FRAGMENT_TIMEOUT)
 
     def _receive_other(self, kind: int, flags: int, body: bytes, received: Received, now: float) -> None:
         if kind == Record.FRAGMENT:
@@ -311,6 +365,19 @@ def _start_run(plaintext: bytes, body: int, end: int) -> _Run:
     if body == RECORD_LEN and end == len(plaintext):
         run.expect_more_like(plaintext, data)
     return run
+
+
+def _split(
+    pieces: list[bytes | memoryview], length: int
+) -> tuple[list[bytes | memoryview], list[bytes | memoryview]]:
+    """The first `length` bytes of these pieces, and the others."""
+    for number, piece in enumerate(pieces):
+        if length < len(piece):
+            view = memoryview(piece)
+            first = [*pieces[:number], view[:length]] if length else pieces[:number]
+            return first, [view[length:], *pieces[number + 1 :]]
+        length -= len(piece)
+    return pieces, []
 
 
 def _check_units(template: Template, offset: int, length: int) -> None:

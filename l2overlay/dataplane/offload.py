@@ -8,12 +8,13 @@ We cut one into *slices* that fit the path, whatever the guest's MSS is. Each sl
 for all of them: the virtio fields and the frame's own headers) and a byte range of the payload. The receiver joins the
 slices that came one after the other into a *run* and writes the run as ONE super-frame. What a run must have
 corrected, once per run: IP length, IPv4 id and header checksum, TCP sequence number (RFC 9293), the length in the
-partial checksum's pseudo-header, and the flags that belong to one end only: FIN and PSH to the run that holds the last
-byte, CWR (RFC 3168, section 6.1.2) to the run that holds the first.
+partial checksum's pseudo-header, the urgent pointer, and the flags that belong to one end only: FIN and PSH to the run that
+holds the last byte, CWR (RFC 3168, section 6.1.2) to the run that holds the first.
 
-A UDP super-frame (USO) is whole datagrams of `gso_size` bytes one after the other; they are delivered whole or not at all,
-so its slices begin and end at multiples of `gso_size`. A unit too large for one datagram of ours is taken out of its
-super-frame here, and travels as a frame of its own.
+A *unit* is what becomes one segment: `gso_size` bytes, the last one may be shorter. Units of UDP (USO) are datagrams, and
+units of TCP may be signed (MD5, AO): those are delivered whole or not at all, so slices of such a super-frame begin and end
+with a unit. A unit too large for one datagram of ours is taken out of its super-frame here, and travels as a frame of its
+own. Any other TCP super-frame is cut anywhere, and the receiver ends its runs with a unit as long as nothing is lost.
 """
 
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ GSO_ECN = 0x80
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _PROTO_TCP, _PROTO_UDP = 6, 17
 _TCP_LEN, _UDP_LEN, _IPV4_LEN, _IPV6_LEN = 20, 8, 20, 40
-_FIN, _SYN, _RST, _PSH, _URG, _CWR = 0x01, 0x02, 0x04, 0x08, 0x20, 0x80
+_FIN, _PSH, _URG, _CWR = 0x01, 0x08, 0x20, 0x80
 _TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6  # offsets of the checksum field in each header
+_SIGNATURES = (19, 29)  # options of TCP: MD5 signature, TCP-AO
+_ONLY_TIMESTAMPS = b"\x01\x01\x08\x0a"  # and eight bytes more
 
 MAX_IP_LEN = 65_535
 
@@ -107,28 +110,17 @@ def make_template(frame: TapFrame, frame_id: int) -> tuple[bytes, Template]:
     return template, parse_template_untrusted(template)
 
 
-def as_super_frame(frame: TapFrame) -> TapFrame | None:
-    """A lone TCP segment with a partial checksum, described as a super-frame of one segment; None for anything else.
-
-    What it gains: slices are worth something alone. Every retransmission is a lone segment, and as fragments one of 9000
-    bytes got through a link with 10 % loss every other time: 1 MB took 30 s and more, in slices 0.3 s.
-    SYN counts as a byte of its own (RFC 9293, section 3.4), so that what follows it could not be told by its offset; a reset
-    or an urgent pointer means the segment as a whole.
-    """
-    flags, _, hdr_len, _, csum_start, csum_offset = VIRTIO.unpack_from(frame)
-    tcp = VIRTIO_LEN + csum_start
-    if csum_offset != _TCP_CHECKSUM or len(frame) < tcp + _TCP_LEN or frame[tcp + 13] & (_SYN | _RST | _URG):
-        return None
-    gso_size = len(frame) - tcp - (frame[tcp + 12] >> 4) * 4
-    try:
-        _, is_ipv4 = _find_ip(frame[VIRTIO_LEN:tcp])
-        gso_type = GSO_TCPV4 if is_ipv4 else GSO_TCPV6
-        virtio = VIRTIO.pack(flags, gso_type, hdr_len, gso_size, csum_start, csum_offset)
-        alone = TapFrame(virtio + frame[VIRTIO_LEN:])
-        make_template(alone, 0)
-    except (FrameError, IndexError, struct_error):
-        return None
-    return alone
+def is_signed(template: Template) -> bool:
+    """Whether each segment of a TCP super-frame carries a signature of itself: TCP MD5 (RFC 2385) or TCP-AO (RFC 5925)."""
+    options = template.header[template.csum_start + _TCP_LEN :]
+    if not options or options[:-8] == _ONLY_TIMESTAMPS:
+        return False  # nearly all
+    at = 0
+    while at < len(options) and options[at]:
+        if options[at] in _SIGNATURES:
+            return True
+        at += max(2, int.from_bytes(options[at + 1 : at + 2])) if options[at] > 1 else 1
+    return False
 
 
 def parse_template_untrusted(template: bytes) -> Template:
@@ -229,12 +221,12 @@ def _run_virtio(template: Template, length: int, csum_offset: int) -> bytes:
 
 
 def _correct_ipv4(header: bytearray, template: Template, start: int, length: int) -> None:
-    """Length, id (one more for every segment before the run, as the kernel counts) and header checksum (RFC 791)."""
+    """Length, id (one more for every unit before that in which the run begins) and header checksum (RFC 791)."""
     ip = template.ip_start
     _U16.pack_into(header, ip + 2, template.header_len - ip + length)
     if start:
-        segments = -(-start // template.gso_size)
-        _U16.pack_into(header, ip + 4, (_U16.unpack_from(header, ip + 4)[0] + segments) & 0xFFFF)
+        unit = start // template.gso_size
+        _U16.pack_into(header, ip + 4, (_U16.unpack_from(header, ip + 4)[0] + unit) & 0xFFFF)
     header[ip + 10 : ip + 12] = b"\0\0"
     words = int.from_bytes(header[ip : template.csum_start], "big")
     _U16.pack_into(header, ip + 10, 0xFFFF - (words % 0xFFFF or 0xFFFF))
@@ -246,8 +238,18 @@ def _correct_tcp(header: bytearray, template: Template, start: int, length: int)
         sequence = (_U32.unpack_from(header, tcp + 4)[0] + start) & 0xFFFFFFFF
         _U32.pack_into(header, tcp + 4, sequence)
         header[tcp + 13] &= ~_CWR & 0xFF
+        if header[tcp + 13] & _URG:
+            _correct_urgent(header, tcp, start)
     if start + length < template.total:
         header[tcp + 13] &= ~(_FIN | _PSH) & 0xFF
+
+
+def _correct_urgent(header: bytearray, tcp: int, start: int) -> None:
+    """The urgent pointer counts from the segment's first byte (RFC 9293, section 3.8.5); one that lies before it ends."""
+    pointer = _U16.unpack_from(header, tcp + 18)[0]
+    _U16.pack_into(header, tcp + 18, max(0, pointer - start))
+    if pointer < start:
+        header[tcp + 13] &= ~_URG & 0xFF
 
 
 def _fold(value: int) -> int:
@@ -256,7 +258,7 @@ def _fold(value: int) -> int:
 
 
 def split_units(frame: TapFrame, template: Template) -> list[TapFrame]:
-    """A UDP super-frame as one frame per unit, each with its partial checksum."""
+    """A super-frame as one frame per unit, each with its partial checksum."""
     payload = frame[VIRTIO_LEN + template.header_len :]
     size = template.gso_size
     return [

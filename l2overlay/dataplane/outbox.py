@@ -5,8 +5,9 @@ that are full but for the last, so that one send carries them all (UDP GSO wants
 one: `take` ends with whatever is there. "Datagram" below is one where trains have one car, and else the whole train.
 
 - A small frame is one record. Many share a datagram.
-- A super-frame is cut into slices that fill each datagram to the byte; so is a lone TCP segment too large for one.
-- Any other frame too large for a datagram of its own travels as fragments, packed in the same way.
+- A super-frame is cut into slices that fill each datagram to the byte, or to the unit where units must stay whole.
+- Any other frame too large for a datagram of its own travels as fragments, packed in the same way: what the guest sent as
+  one arrives as one. That holds for a lone TCP segment too, which may be signed or counted (`offload`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, PARTIAL_VIRTIO, PL
 from l2overlay.dataplane.offload import (
     NEEDS_CHECKSUM,
     Template,
-    as_super_frame,
+    is_signed,
     is_super_frame,
     make_template,
     split_units,
@@ -148,11 +149,7 @@ class Outbox:
         if not frame[0] & NEEDS_CHECKSUM:
             self._add_body(0, frame[VIRTIO_LEN:])
         elif _is_partial(TapFrame(PARTIAL_VIRTIO + frame[VIRTIO_LEN - CHECKSUM_LEN :])):
-            alone = None if len(frame) <= self.capacity else as_super_frame(frame)
-            if alone is not None:
-                self._add_super_frame(alone)
-            else:
-                self._add_body(_PARTIAL, frame[VIRTIO_LEN - CHECKSUM_LEN :])
+            self._add_body(_PARTIAL, frame[VIRTIO_LEN - CHECKSUM_LEN :])
         else:
             # The receiver would refuse it, and with it all that shares its datagram.
             raise FrameError("the checksum lies outside the frame")
@@ -181,7 +178,8 @@ class Outbox:
     def _add_super_frame(self, frame: TapFrame) -> None:
         template_bytes, template = make_template(frame, self._new_id())
         overhead = PART_LEN + len(template_bytes)
-        unit = min(template.gso_size, template.total) if template.is_udp else 1
+        in_units = template.is_udp or is_signed(template)
+        unit = min(template.gso_size, template.total) if in_units else 1
         if overhead + unit > self.capacity:
             self._add_unsliceable(frame, template)
             return
@@ -189,7 +187,7 @@ class Outbox:
         payload = memoryview(frame)[VIRTIO_LEN + template.header_len :]
         at, total = 0, template.total
         while at < total:
-            self._make_room(overhead + (unit if template.is_udp else min(MIN_PART, total - at)))
+            self._make_room(overhead + (unit if in_units else min(MIN_PART, total - at)))
             length = self._left - overhead
             length -= length % unit
             if not self._pieces and total - at > length:
@@ -214,8 +212,8 @@ class Outbox:
         return at + -(-(end - at) // length) * length
 
     def _add_unsliceable(self, frame: TapFrame, template: Template) -> None:
-        """A UDP unit larger than a datagram: frames of their own, most likely in fragments."""
-        if not template.is_udp:
+        """Units that must stay whole and are larger than a datagram: frames of their own, most likely in fragments."""
+        if not (template.is_udp or is_signed(template)):
             raise FrameError("headers that leave no room for payload")
         for unit in split_units(frame, template):
             self._add_offloaded(unit)

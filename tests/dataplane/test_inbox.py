@@ -20,6 +20,8 @@ from .super_frames import SuperFrame, super_frame
 
 PLAIN = bytes(10)
 FRAME_A, FRAME_B = b"A" * 60, b"B" * 60
+ENDING = struct.pack("<BBH", 4, 0, 8) + bytes(8)
+"""A PING: no unit waits any longer for its rest."""
 W = super_frame(length=3000)
 U = super_frame("udp4", length=3000, gso_size=1000)
 
@@ -35,7 +37,9 @@ class Door:
         return self.inbox.receive_untrusted(list(plaintexts), now)
 
     def frames(self, *plaintexts: bytes, now: float = 0.0) -> list[bytes]:
-        return [b"".join(frame) for frame in self.receive(*plaintexts, now=now).frames]
+        """With what waited for the rest of its unit: another datagram, without frames, ends that."""
+        found = self.receive(*plaintexts, now=now).frames + self.receive(ENDING, now=now).frames
+        return [b"".join(frame) for frame in found]
 
 
 def record(kind: int, body: bytes = b"", flags: int = 0) -> bytes:
@@ -115,7 +119,7 @@ def test_small_frame_between_two_slices_cuts_the_run_and_keeps_its_place() -> No
         frame_record(FRAME_A) + slice_record(whole, 1000, 2000),
         frame_record(FRAME_B),
     )
-    assert [len(frame) - 10 for frame in frames] == [1066, 60, 1066, 60]
+    assert [len(frame) - 10 for frame in frames] == [1066, 60, 66 + 448, 66 + 552, 60]
 
 
 def test_slices_that_share_a_datagram_with_others_are_joined_all_the_same() -> None:
@@ -140,7 +144,7 @@ def test_slice_of_the_expected_length_with_a_record_behind_it_is_joined_and_the_
     whole = super_frame(length=3000)
     behind = slice_record(whole, 1000, 2000) + frame_record(FRAME_A)
     frames = Door().receive(slice_record(whole, 0, 1000), behind, slice_record(whole, 2000, 3000)).frames
-    payloads = [b"".join(map(payload_of, segments(frame))) for frame in (frames[0], frames[2])]
+    payloads = [b"".join(map(payload_of, all_segments(some))) for some in (frames[:1], frames[2:])]
     assert payloads == [whole.payload[:2000], whole.payload[2000:]]
     assert frames[1] == (PLAIN + FRAME_A,)
 
@@ -163,7 +167,7 @@ def test_datagrams_of_one_shape_with_two_slices_each_are_joined() -> None:
 def test_slice_of_the_expected_length_in_a_datagram_cut_short_is_malformed() -> None:
     whole = super_frame(length=3000)
     door = Door()
-    frames = door.receive(slice_record(whole, 0, 1000), slice_record(whole, 1000, 2000)[:-1]).frames
+    frames = door.receive(slice_record(whole, 0, 1000), slice_record(whole, 1000, 2000)[:-1], ENDING).frames
     assert b"".join(map(payload_of, all_segments(frames))) == whole.payload[:1000]
     assert door.counters.drops == {DropReason.BAD_RECORD: 1}
 
@@ -172,25 +176,28 @@ def test_gap_makes_two_valid_runs() -> None:
     whole = super_frame(length=6000)
     door = Door()
     frames = door.receive(*(slice_record(whole, at, at + 1000) for at in (0, 1000, 3000, 4000, 5000))).frames
-    assert len(frames) == 2
+    # The second run begins in a unit, 2896 to 4344: that part of it is a segment of its own.
+    assert [len(b"".join(frame)) - len(b"".join(frame[:1])) for frame in frames] == [2000, 1344, 1656]
     for segment in all_segments(frames):
         check(segment)
     assert b"".join(map(payload_of, all_segments(frames))) == whole.payload[:2000] + whole.payload[3000:]
     assert door.counters.drops == {}
 
 
-def test_run_ends_with_its_burst() -> None:
+def test_run_ends_with_the_last_whole_unit_of_its_burst() -> None:
     whole = super_frame(length=3000)
     door = Door()
-    assert len(door.receive(slice_record(whole, 0, 1000), slice_record(whole, 1000, 2000)).frames) == 1
+    (frame,) = door.receive(slice_record(whole, 0, 1000), slice_record(whole, 1000, 2000)).frames
+    assert sum(map(len, frame[1:])) == 1448
     assert len(door.receive(slice_record(whole, 2000, 3000)).frames) == 1
 
 
-def test_runs_of_one_super_frame_use_different_ipv4_ids() -> None:
+def test_segments_of_different_units_have_different_ipv4_ids() -> None:
     whole = super_frame(length=9000, gso_size=1000)
-    frames = Door().receive(*(slice_record(whole, at, at + 700) for at in range(0, 8400, 1400))).frames
-    ids = [segment[18:20] for segment in all_segments(frames)]
-    assert len(ids) == len(set(ids))
+    slices = [slice_record(whole, at, at + 1500) for at in range(0, 9000, 3000)]
+    ids = [segment[18:20] for segment in all_segments(Door().receive(*slices, ENDING).frames)]
+    sent = [segment[18:20] for segment in segments([whole.frame])]
+    assert ids == [sent[at] for at in (0, 1, 3, 4, 6, 7)]
 
 
 # -- malformed records -------------------------------------------------------------------------------------------------
@@ -291,7 +298,7 @@ def test_fragment_that_does_not_fit_its_frame_is_dropped_alone(name: str) -> Non
 def test_run_goes_on_after_a_malformed_datagram_in_its_middle(bad: bytes) -> None:
     """Whether as one run or two: the bytes around it are delivered, each once."""
     door = Door()
-    frames = door.receive(slice_record(W, 0, 1000), bad, slice_record(W, 1000, 2000)).frames
+    frames = door.receive(slice_record(W, 0, 1000), bad, slice_record(W, 1000, 2000), ENDING).frames
     assert b"".join(map(payload_of, all_segments(frames))) == W.payload[:2000]
     assert sum(door.counters.drops.values()) == 1
 
@@ -317,10 +324,11 @@ def test_slice_that_overlaps_the_run_before_it_is_dropped(start: int, end: int) 
 def test_run_never_mixes_two_super_frames_of_one_id() -> None:
     """Same id, another template: what the second says of its bytes is not true of the first's."""
     other = super_frame(length=3000, seed=9)
-    frames = Door().receive(slice_record(W, 0, 1000), slice_record(other, 1000, 2000)).frames
-    assert [b"".join(map(payload_of, segments(frame))) for frame in frames] == [
+    frames = Door().receive(slice_record(W, 0, 1000), slice_record(other, 1000, 2000), ENDING).frames
+    assert [payload_of(segment) for segment in all_segments(frames)] == [
         W.payload[:1000],
-        other.payload[1000:2000],
+        other.payload[1000:1448],
+        other.payload[1448:2000],
     ]
 
 

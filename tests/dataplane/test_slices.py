@@ -102,7 +102,7 @@ def test_tcp_bytes_delivered_are_exactly_those_that_arrived(
     whole: SuperFrame, path_size: int, way: tuple[float, float, int]
 ) -> None:
     bursts = travel(pack([whole.frame], path_size), way)
-    delivered, counters = deliver(bursts)
+    delivered, counters = deliver([*bursts, [control_record(Record.PING, bytes(8))]])
     assert counters.drops == {}
     original = whole.header
     first_sequence, sent_flags = sequence_of(original), tcp_flags_of(original)

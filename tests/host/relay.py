@@ -11,6 +11,7 @@ import random
 import select
 import socket
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from linux.conftest import inside
 from l2overlay.demo.lab import Namespace
 
 RECEIVE_BUFFER = 16 << 20
+QUEUE_TIME = 0.25
+"""Seconds of traffic that wait for a slow uplink; what comes on top is lost."""
 SO_RCVBUFFORCE = 33
 Sockaddr = tuple[Any, ...]
 
@@ -36,6 +39,8 @@ class Weather:
     """One bit, anywhere."""
     truncation: float = 0.0
     """Cut at any length."""
+    rate: float = 0.0
+    """Bits a second in each direction; 0 is no limit."""
 
 
 @dataclass(slots=True)
@@ -67,6 +72,8 @@ class Relay:
         self._nodes = {True: far_node, False: near_node}
         self._near, self._far = self._open(7471), self._open(0)
         self._held: deque[tuple[int, bool, bytes]] = deque()
+        self._uplink: deque[tuple[float, bool, bytes]] = deque()
+        self._busy_until = {True: 0.0, False: 0.0}
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -108,8 +115,9 @@ class Relay:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            ready, _, _ = select.select([self._near, self._far], [], [], 0.02)
+            ready, _, _ = select.select([self._near, self._far], [], [], 0.001 if self._uplink else 0.02)
             with self._lock:
+                self._release_uplink()
                 for one in ready:
                     if one.fileno() >= 0:
                         self._drain(one)
@@ -149,8 +157,29 @@ class Relay:
         self.fates.passed += 1
         if self.record:
             self.fates.recorded.append((to_far, datagram))
-        self._send(to_far, datagram)
+        if self.weather.rate:
+            self._enqueue(to_far, datagram)
+        else:
+            self._send(to_far, datagram)
         self._release_held()
+
+    def _enqueue(self, to_far: bool, datagram: bytes) -> None:
+        now = time.monotonic()
+        start = max(now, self._busy_until[to_far])
+        if start - now > QUEUE_TIME:
+            self.fates.lost += 1
+            return
+        self._busy_until[to_far] = start + len(datagram) * 8 / self.weather.rate
+        self._uplink.append((self._busy_until[to_far], to_far, datagram))
+
+    def _release_uplink(self) -> None:
+        now = time.monotonic()
+        for _ in range(len(self._uplink)):
+            due, to_far, datagram = self._uplink.popleft()
+            if due <= now or not self.weather.rate:
+                self._send(to_far, datagram)
+            else:
+                self._uplink.append((due, to_far, datagram))
 
     def _release_held(self, *, everything: bool = False) -> None:
         for _ in range(len(self._held)):

@@ -206,7 +206,7 @@ def carry_tcp(
         server.settimeout(patience)
         client.settimeout(patience)
         started = time.monotonic()
-        received = thread.submit(_receive_all, server, patience)
+        received = thread.submit(receive_all, server, patience)
         client.bind((source, 0))
         client.connect((target, server.getsockname()[1]))
         client.sendall(data)
@@ -217,7 +217,8 @@ def carry_tcp(
     return seconds
 
 
-def _receive_all(server: socket.socket, patience: float) -> tuple[str, int]:
+def receive_all(server: socket.socket, patience: float) -> tuple[str, int]:
+    """Accept one connection; digest and length of what it brings."""
     connection, _ = server.accept()
     digest, length = hashlib.sha256(), 0
     with connection:
