@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -101,11 +102,14 @@ class VerbParser(argparse.ArgumentParser):
                     yield from cast(VerbParser, child).option_strings()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The console script: runs one verb and returns the exit code. Nothing escapes."""
+def main(argv: list[str] | None = None, *, interruptible: bool = False) -> int:
+    """The command line: runs one verb and returns the exit code. Nothing escapes. With `interruptible` SIGINT becomes
+    an exception here, where it is caught."""
     arguments = sys.argv[1:] if argv is None else argv
     verbose = any(a in ("-v", "--verbose") for a in arguments)
     try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = _run(arguments)
         sys.stdout.flush()  # here, where a closed pipe is still ours to catch
     except SystemExit as stop:  # argparse after --help and --version
