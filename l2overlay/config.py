@@ -38,7 +38,7 @@ from l2overlay.config_types import (
 from l2overlay.config_values import interface_address, split_endpoint
 from l2overlay.errors import ConfigError, L2OverlayError, Problem
 from l2overlay.files import read_regular
-from l2overlay.keys import own_stanza, read_secret
+from l2overlay.keys import is_private_key_of, own_stanza, read_secret
 from l2overlay.toml_positions import NestingError, Positions, positions
 
 if TYPE_CHECKING:
@@ -111,6 +111,13 @@ def require_own(
     """This node's own stanza. Raises ConfigError with the stanza to paste when there is none."""
     own = config.peer(key)
     if own is None:
+        betrayed = next((p for p in config.peers if is_private_key_of(p.public_key, key)), None)
+        if betrayed is not None:
+            raise _whole_file(
+                source,
+                f"peer {betrayed.name!r} has this host's PRIVATE key as its public_key: it is no secret any more; "
+                "make a new one (l2overlay keygen), and write what that prints",
+            )
         namesake = next((p for p in config.peers if p.name == name), None)
         message = (
             f"this host's public key {format_key(key)} is not in it; "

@@ -53,6 +53,11 @@ def public_key_weakness(key: bytes) -> str | None:
     return None
 
 
+def is_private_key_of(key: bytes, public: PeerKey) -> bool:
+    """Whether `key`, which was given as a public one, is the private one that belongs to `public`."""
+    return public_key(key) == public
+
+
 def default_key_path(segment: str) -> Path:
     """Where the private key of this host is unless `--key` says otherwise."""
     return CONFIGURATION_DIR / f"{segment}.key"

@@ -343,6 +343,14 @@ def test_host_without_stanza_is_told_what_to_paste() -> None:
     assert require_own(config, config.peers[1].public_key, source="peers.toml").name == "beta"
 
 
+def test_host_whose_private_key_stands_in_the_file_is_told_so_without_showing_it() -> None:
+    private = keys.generate()
+    config = parse(GOOD.replace(B, format_key(PeerKey(private))))
+    with pytest.raises(ConfigError, match="peer 'beta' has this host's PRIVATE key") as caught:
+        require_own(config, keys.public_key(private), source="peers.toml")
+    assert format_key(PeerKey(private)) not in str(caught.value)
+
+
 def test_host_whose_name_has_another_key_gets_a_stanza_that_fits() -> None:
     with pytest.raises(ConfigError, match="peer 'beta' has another key") as caught:
         require_own(parse(GOOD), PeerKey(base64.b64decode(C)), source="peers.toml", name="beta")

@@ -24,8 +24,8 @@ from l2overlay.config_values import (
     segment_name,
     split_endpoint,
 )
-from l2overlay.errors import UsageError
-from l2overlay.keys import CONFIGURATION_DIR, own_stanza
+from l2overlay.errors import L2OverlayError, UsageError
+from l2overlay.keys import CONFIGURATION_DIR, is_private_key_of, load, own_stanza
 from l2overlay.suggestion import suggestion
 from l2overlay.toml_positions import positions
 
@@ -72,6 +72,7 @@ def run_add(args: argparse.Namespace) -> int:
     """Append a stanza, and put the addresses to those of the segment."""
     _check_words(args)
     file = _PeersFile.read(find_file(args.file))
+    _refuse_private_key(args.key, file)
     text = with_addresses(file.text, args.name, args.address)
     text = text if text.endswith("\n") else f"{text}\n"
     stanza = own_stanza(args.name, parse_key(args.key), args.endpoint)
@@ -164,6 +165,10 @@ def _find_peer(config: Config, wanted: str, path: Path) -> PeerConfig:
 
 
 def _check_words(args: argparse.Namespace) -> None:
+    if "/" in args.key and not is_key(args.key) and Path(args.key).exists():
+        raise UsageError(
+            f"l2overlay peers add: {args.key} is a file; KEY is what 'l2overlay pubkey {args.key}' prints on that host"
+        )
     try:
         peer_name(args.name)
         public_key_text(args.key)
@@ -173,6 +178,35 @@ def _check_words(args: argparse.Namespace) -> None:
             interface_address(address)
     except ValueError as error:
         raise UsageError(f"l2overlay peers add: {error}") from None
+
+
+def is_key(text: str) -> bool:
+    """Whether it is 32 bytes in base64, which may hold a slash."""
+    try:
+        parse_key(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_private_key(text: str, file: _PeersFile) -> None:
+    """One of a peer in the file, or one that lies beside it: what is added is copied to every host."""
+    key = parse_key(text)
+    owner = next((p.name for p in file.config.peers if is_private_key_of(key, p.public_key)), None)
+    beside = {path.parent for path in (file.path, CONFIGURATION_DIR / "x")}
+    where = next((path for folder in beside for path in folder.glob("*.key") if _holds(path, key)), None)
+    if owner is not None or where is not None:
+        whose = f"the PRIVATE key of {owner}" if owner is not None else f"the PRIVATE key in {where}"
+        raise UsageError(
+            f"l2overlay peers add: this is {whose}; KEY is the public one, which 'l2overlay pubkey' prints there"
+        )
+
+
+def _holds(path: Path, key: bytes) -> bool:
+    try:
+        return load(path) == key
+    except L2OverlayError:
+        return False
 
 
 def _replace(

@@ -379,6 +379,21 @@ def test_peer_that_a_filter_names_cannot_be_removed(call: Call, file: Path) -> N
     assert "without beta:" in err
 
 
+def test_a_private_key_is_not_added_as_a_public_one(call: Call, tmp_path: Path) -> None:
+    call("init", "lan", "--dir", tmp_path)
+    file, before = tmp_path / "lan.toml", (tmp_path / "lan.toml").read_text()
+    own = (tmp_path / "lan.key").read_text().strip()
+    code, out, err = call("peers", "add", "gamma", own, "--file", file)
+    assert (code, out, own in err) == (2, "", False)
+    assert f"this is the PRIVATE key of {init.own_name()}; KEY is the public one" in err
+    call("keygen", tmp_path / "next.key")
+    code, _, err = call("peers", "add", "gamma", (tmp_path / "next.key").read_text().strip(), "--file", file)
+    assert (code, f"this is the PRIVATE key in {tmp_path}/next.key" in err) == (2, True)
+    code, _, err = call("peers", "add", "gamma", tmp_path / "next.key", "--file", file)
+    assert (code, f"KEY is what 'l2overlay pubkey {tmp_path}/next.key' prints" in err) == (2, True)
+    assert file.read_text() == before
+
+
 def test_peers_in_one_list_are_left_to_an_editor(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "lan.toml"
     path.write_text(f'peers = [{{ name = "a", public_key = "{public_text()}" }}]\n[segment]\nname = "lan"\n')
