@@ -38,6 +38,7 @@ def status_lines(status: dict[str, Any], *, verbose: bool) -> list[str]:
     """The screen, from the answer of the node."""
     return [
         *_head_lines(status),
+        *(_inner_lines(status) if verbose else ()),
         *(f"  degraded   {output.paint(trouble, 'yellow')}" for trouble in status["degraded"]),
         "",
         *peer_lines(status["peers"], verbose=verbose),
@@ -70,8 +71,7 @@ def peer_lines(peers: list[dict[str, Any]], *, verbose: bool) -> list[str]:
 
 
 def _head_lines(status: dict[str, Any]) -> list[str]:
-    tap, bridge, underlay, lag = (status[k] for k in ("tap", "bridge", "underlay", "loop_lag"))
-    linger = status["linger"]
+    tap, bridge, underlay = (status[k] for k in ("tap", "bridge", "underlay"))
     state = output.paint(status["state"], "green" if status["state"] == "ok" else "yellow")
     peers = f"{status['peers_up']}/{status['peers_total']} peers up"
     return [
@@ -80,6 +80,13 @@ def _head_lines(status: dict[str, Any]) -> list[str]:
         f"  tap        {tap['name']}  {tap['mac']}  mtu {status['mtu']}  offload {_on(tap['offload'])}"
         + ("" if tap["present"] else "  GONE"),
         f"  underlay   UDP port {underlay['port']}  gso {_on(underlay['gso'])}  gro {_on(underlay['gro'])}",
+    ]
+
+
+def _inner_lines(status: dict[str, Any]) -> list[str]:
+    """For those who work on the program, or look into what a slow host does to it."""
+    lag, linger = status["loop_lag"], status["linger"]
+    return [
         f"  suite      {status['suite']}",
         f"  loop lag   p50 {short_time(lag['p50'])}  p99 {short_time(lag['p99'])}",
         f"  linger     {linger['seconds']:g} s after a lone frame, {linger['rehearsals']} rehearsals",

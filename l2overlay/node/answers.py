@@ -78,7 +78,7 @@ class Answers:
             raise BadRequest(str(error)) from None
 
     async def _reload(self, _: Answer) -> Answer:
-        return await self._node.reload()
+        return await self._node.reload_and_tell()
 
     async def _leave(self, _: Answer) -> Answer:
         node = self._node

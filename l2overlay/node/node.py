@@ -110,6 +110,7 @@ class Node:
         self._reload_lock = trio.Lock()
         self._paths = Paths()
         self._leaving = False
+        self._joined = False
         self._udp: NodeUdp | None = None
         self._overlay: Overlay | None = None
         self._rehearsal: Rehearsal | None = None
@@ -168,6 +169,7 @@ class Node:
         await self._set_up_host()
         async with trio.open_nursery() as nursery:
             await self._set_up_overlay(nursery)
+            self._joined = True
             for name, task in self._tasks().items():
                 nursery.start_soon(self._watched, name, task)
             self.resolver.configure(self.config, self.key)
@@ -306,7 +308,7 @@ class Node:
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                await self._reload_and_tell()
+                await self.reload_and_tell()
             elif self._leaving:
                 self.journal.say("stopped at once; l2overlay cleanup takes away what is left")
                 os._exit(128 + number)
@@ -345,7 +347,8 @@ class Node:
     def _undo(self) -> None:
         for line in self.around.site.take_down():
             self.journal.say(f"undone: {line}")
-        self.journal.say(f"left segment {self.config.segment.name}")
+        if self._joined:  # a start that was refused says why, and nothing else
+            self.journal.say(f"left segment {self.config.segment.name}")
 
     # -- what the overlay and the underlay tell ------------------------------------------------------------------
 
@@ -430,10 +433,13 @@ class Node:
 
     # -- reload --------------------------------------------------------------------------------------------------
 
-    async def _reload_and_tell(self) -> None:
+    async def reload_and_tell(self) -> Answer:
+        """`reload`, of which systemd is told, whoever asked for it."""
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        await self.reload()
-        notify("READY=1")
+        try:
+            return await self.reload()
+        finally:
+            notify("READY=1")
 
     async def reload(self) -> Answer:
         """Read peers.toml again; on any error the old configuration stays in force and nothing is touched."""

@@ -149,7 +149,6 @@ def test_status_shows_the_node_and_a_line_a_peer(call: Call, node: FixedNode) ->
     assert out.startswith("segment lab  node here  ok  1/1 peers up, running for 3 minutes\n")
     assert "bridge     br-lab  ports tap-lab vm1" in out
     assert "UDP port 7470  gso on  gro off" in out
-    assert "p50 0.20 ms  p99 3.10 ms" in out
     assert out.split("LAST HEARD\n")[1].splitlines()[0].split() == (
         [
             "athens",
@@ -365,7 +364,17 @@ def test_join_refuses_a_linger_that_is_no_time(call: Call, text: str) -> None:
 
 def test_status_tells_of_rehearsals(call: Call, node: FixedNode) -> None:
     node.answers["status"] = [STATUS]
-    assert "0.25 s after a lone frame, 12 rehearsals" in call("status", "--run-dir", node.folder)[1]
+    assert "0.25 s after a lone frame, 12 rehearsals" in call("status", "-v", "--run-dir", node.folder)[1]
+
+
+def test_numbers_for_developers_are_not_on_the_first_page(call: Call, node: FixedNode) -> None:
+    node.answers["status"] = [STATUS]
+    first_page = call("status", "--run-dir", node.folder)[1]
+    assert not any(word in first_page for word in ("loop lag", "rehearsal", "linger", "aesgcm"))
+    verbose = call("status", "-v", "--run-dir", node.folder)[1]
+    assert "p50 0.20 ms  p99 3.10 ms" in verbose
+    assert "aesgcm" in verbose
+    assert json.loads(call("status", "--json", "--run-dir", node.folder)[1])["loop_lag"] == STATUS["loop_lag"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import signal
+import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -376,6 +378,7 @@ async def test_host_that_refuses_ends_the_start_and_is_undone(
     with failing(HostSetupError, "no"):
         await node.run()
     assert stage.sites["a"].calls[-1] == "take_down"
+    assert "left segment" not in stage.log("a")
 
 
 async def test_port_in_use_ends_the_start_and_is_undone(autojump_clock: MockClock, stage: Stage) -> None:
@@ -383,6 +386,7 @@ async def test_port_in_use_ends_the_start_and_is_undone(autojump_clock: MockCloc
     with failing(HostSetupError, "UDP port 7470 is in use"):
         await stage.node("a").run()
     assert stage.sites["a"].calls[-1] == "take_down"
+    assert "left segment" not in stage.log("a")
 
 
 async def test_undo_that_fails_is_told_and_its_notes_are_kept(
@@ -428,6 +432,24 @@ async def test_hangup_reloads(autojump_clock: MockClock, stage: Stage) -> None:
         signal.raise_signal(signal.SIGHUP)
         await stage.until("a", "reloaded: 1 change")
     assert "reload: segment: ageing_time 300 s -> 60 s" in stage.log("a")
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+async def test_reload_is_told_to_systemd_whoever_asks(
+    autojump_clock: MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch, is_good: bool
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(stage.folder / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(stage.folder / "notify"))
+        async with stage.running("a"):
+            assert systemd.recv(100).startswith(b"READY=1")
+            stage.write("" if is_good else "nonsense")
+            before = time.monotonic_ns() // 1000
+            await stage.ask("a", "reload")
+            kind, _, stamp = systemd.recv(100).decode().partition("\nMONOTONIC_USEC=")
+            assert (kind, systemd.recv(100)) == ("RELOADING=1", b"READY=1")
+            assert before <= int(stamp) <= time.monotonic_ns() // 1000
 
 
 async def test_reload_whose_host_change_fails_leaves_everything_as_it_was(
