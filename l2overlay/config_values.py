@@ -89,7 +89,7 @@ def split_endpoint(text: str) -> tuple[str, int]:
         )
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ValueError(f"{quote(text)}: the port after the last ':' must be 1 to 65535")
-    return (_ipv6_host(host[1:-1]) if bracketed else _host(host)), int(port)
+    return (_ipv6_host(host[1:-1], port) if bracketed else _host(host)), int(port)
 
 
 def _is_ipv6(text: str) -> bool:
@@ -100,11 +100,22 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _ipv6_host(text: str) -> str:
+def _ipv6_host(text: str, port: str) -> str:
+    """RFC 4007, section 6: a link-local address means nothing without its zone, and only such an address has one."""
     try:
-        return _unicast(IPv6Address(text))
+        address = IPv6Address(text)
+        host = _unicast(address)
     except ValueError as error:
         raise ValueError(f"{quote(text)} cannot be reached: {error}") from None
+    if address.is_link_local and not address.scope_id:
+        raise ValueError(
+            f"{quote(text)} is link-local: name the interface, as [{address}%eth0]:{port}, or use another address"
+        )
+    if address.scope_id and not address.is_link_local:
+        raise ValueError(
+            f"{quote(text)}: only a link-local address takes an interface; leave out %{address.scope_id}"
+        )
+    return host
 
 
 def _host(text: str) -> str:

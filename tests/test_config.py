@@ -179,6 +179,8 @@ public_key = "{C}"
         ("192.0.2.1:7471", "a host:7470", "8:12", "neither an IP address nor a host name"),
         ("192.0.2.1:7471", "0.0.0.0:7470", "8:12", "not the address of one host"),
         ("192.0.2.1:7471", "2001:db8::2", "8:12", "write an IPv6 endpoint as [2001:db8::1]:7470"),
+        ("192.0.2.1:7471", "[fe80::1]:7471", "8:12", "name the interface, as [fe80::1%eth0]:7471"),
+        ("192.0.2.1:7471", "[2001:db8::1%eth0]:7471", "8:12", "only a link-local address takes an interface"),
         ("192.0.2.1:7471", "[192.0.2.1]:7470", "8:12", "cannot be reached"),
         ("192.0.2.1:7471", "[2001:db8::1]:7470", "14:12", "another peer's already (first at line 8)"),
         ('["52:54:00:00:00:01"]', '"52:54:00:00:00:01"', "9:8", "macs must be a list in [ ], not the text"),
