@@ -123,6 +123,8 @@ class HostState:
     sysctls: dict[str, str]
     """Those below /proc/sys/net that we may set, where they exist."""
     has_ipv6: bool
+    ipv6_off: str = ""
+    """What keeps IPv6 addresses off the bridge, in words; empty when nothing does."""
 
 
 def observe_host(spec: HostSpec) -> HostState:
@@ -138,11 +140,34 @@ def observe_host(spec: HostSpec) -> HostState:
             addresses=tuple(_read_addresses(ipr)),
             sysctls={},
             has_ipv6=(SYSCTL_ROOT / "ipv6").is_dir(),
+            ipv6_off=_what_switches_ipv6_off(spec.bridge),
         )
     for path in (_no_ipv6(spec.tap), _accept_ra(spec.bridge), _address_mode(spec.bridge)):
         with contextlib.suppress(OSError):
             state.sysctls[path] = (SYSCTL_ROOT / path).read_text().strip()
     return state
+
+
+def _what_switches_ipv6_off(bridge: str) -> str:
+    """The kernel refuses an IPv6 address on such a link with EACCES, as if for want of privilege."""
+    if not (SYSCTL_ROOT / "ipv6").is_dir():
+        return "the kernel has none"
+    link = (
+        bridge if (SYSCTL_ROOT / _no_ipv6(bridge)).exists() else "default"
+    )  # a link is born with the default
+    with contextlib.suppress(OSError):
+        if (SYSCTL_ROOT / _no_ipv6(link)).read_text().strip() != "0":
+            return f"net.ipv6.conf.{link}.disable_ipv6 = 1"
+    return ""
+
+
+def host_troubles(spec: HostSpec, state: HostState) -> list[str]:
+    """What of `spec` this host does not let us have."""
+    missing = [str(a) for a in spec.addresses if a.version == 6] if state.ipv6_off else []
+    without = f"{spec.bridge} goes without {', '.join(missing)}"
+    what_to_do = "switch it on, or take that out of [segment.addresses]"
+    said = f"IPv6 is switched off on this host ({state.ipv6_off}): {without}; {what_to_do}"
+    return [said] if missing else []
 
 
 def bridge_ports(bridge: str) -> list[str]:
@@ -382,10 +407,10 @@ def _plan_addresses(spec: HostSpec, state: HostState, made: Undo) -> list[Change
         for c in made.changes
         if isinstance(c, RemoveAddress) and c.link == spec.bridge
     }
-    wanted = set(spec.addresses)
+    wanted = {a for a in spec.addresses if a.version == 4 or not state.ipv6_off}
     return [
         *(RemoveAddress(spec.bridge, str(a), index=index) for a in sorted(present & ours - wanted, key=str)),
-        *(AddAddress(spec.bridge, str(a), index=index) for a in spec.addresses if a not in present),
+        *(AddAddress(spec.bridge, str(a), index=index) for a in spec.addresses if a in wanted - present),
     ]
 
 

@@ -119,7 +119,9 @@ class Keeper:
 
     async def _repair_when_wanted(self) -> None:
         while True:
-            with trio.move_on_after(TROUBLE_INTERVAL if self.troubles else float("inf")):
+            with trio.move_on_after(
+                TROUBLE_INTERVAL if self.troubles or self._site.troubles else float("inf")
+            ):
                 await self._wanted.wait()
             await trio.sleep(GATHER_TIME)
             self._wanted = trio.Event()

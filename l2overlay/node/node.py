@@ -213,6 +213,8 @@ class Node:
         )
         for note in site.notes:
             self.journal.say(f"note: {note}")
+        for trouble in site.troubles:
+            self.journal.tell("degraded", f"degraded: {trouble}")
         udp = self._udp = around.open_udp(listen_port(self.config, self.key))
         kinds = [kind for kind, on in (("gso", udp.gso), ("gro", udp.gro)) if on]
         around.progress.phase("underlay", f"UDP port {udp.port} {' '.join(kinds) or 'one datagram a call'}")

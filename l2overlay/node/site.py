@@ -58,6 +58,8 @@ class Site:
         """What takes back all that was changed so far, earlier runs that were killed included."""
         self.notes: list[str] = []
         """What a person should know of an adopted bridge."""
+        self.troubles: tuple[str, ...] = ()
+        """What this host does not let us have, as last seen."""
         self.adopted = False
         """The bridge was there before us; when it goes away its owner decides whether it comes back."""
         self.bridge_mac = spec.bridge_mac
@@ -94,6 +96,7 @@ class Site:
         self.made = self._left_by_killed_node(state)
         filter_undo = self._look_at_filter()
         self.notes = host.host_notes(self.spec, state)
+        self.troubles = tuple(host.host_troubles(self.spec, state))
         self.adopted = state.bridge is not None and not host.is_ours(self.spec, state.bridge)
         if self.adopted and state.bridge is not None:
             with contextlib.suppress(ValueError):
@@ -145,6 +148,7 @@ class Site:
             raise
 
     def _repair(self, state: HostState) -> list[str]:
+        self.troubles = tuple(host.host_troubles(self.spec, state))
         changes = host.plan_host(self.spec, state, tap_open=True, made=self.made)
         if changes:
             self._note(Undo.of(changes).after(self.made))

@@ -46,6 +46,7 @@ from l2overlay.linux.host import (
     bridge_ports,
     check_privileges,
     host_notes,
+    host_troubles,
     leftovers,
     observe_host,
     plan_host,
@@ -142,6 +143,15 @@ def test_an_adopted_bridge_that_is_down_is_set_up_and_down_again() -> None:
 def test_a_tap_below_the_mtu_of_an_adopted_bridge_would_lower_it_so_it_is_not() -> None:
     plan = plan_host(SPEC, state(bridge=dataclasses.replace(BRIDGE, mtu=9000), ports=(PORT,)))
     assert SetMtu("tap-lab", 9000, None) in plan
+
+
+def test_ipv6_that_is_switched_off_costs_its_addresses_only_and_is_told() -> None:
+    off = state(ipv6_off="net.ipv6.conf.default.disable_ipv6 = 1")
+    added = [c.address for c in plan_host(ADDRESSED, off) if isinstance(c, AddAddress)]
+    assert added == ["10.1.0.1/24"]
+    (trouble,) = host_troubles(ADDRESSED, off)
+    assert "(net.ipv6.conf.default.disable_ipv6 = 1): br-lab goes without fd01::1/64" in trouble
+    assert host_troubles(SPEC, off) == host_troubles(ADDRESSED, EMPTY) == []
 
 
 def test_a_bridge_of_ours_is_brought_in_line_and_never_adopted() -> None:
@@ -274,6 +284,18 @@ class Machine:
 @pytest.fixture
 def machine(namespace: Callable[[], Namespace]) -> Machine:
     return Machine(namespace())
+
+
+@pytest.mark.parametrize("link", ["default", "br-lab"])
+def test_a_host_without_ipv6_gets_all_but_the_ipv6_address(machine: Machine, link: str) -> None:
+    machine.namespace.ip(*(A_BRIDGE_IN_USE if link == "br-lab" else ()))
+    machine.namespace.run(["sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{link}/disable_ipv6"])
+    with machine.node(ADDRESSED):
+        assert plan_host(ADDRESSED, observe_host(ADDRESSED), tap_open=True) == []
+        assert "net.ipv6.conf.br-lab.disable_ipv6 = 1" in host_troubles(ADDRESSED, observe_host(ADDRESSED))[0]
+        machine.namespace.run(["sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/br-lab/disable_ipv6"])
+        later = plan_host(ADDRESSED, observe_host(ADDRESSED), tap_open=True)
+        assert [c.address for c in later if isinstance(c, AddAddress)] == ["fd01::1/64"]
 
 
 @pytest.mark.parametrize("spec", [SPEC, ADDRESSED], ids=["plain", "addressed"])

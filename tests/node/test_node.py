@@ -47,6 +47,7 @@ class FakeSite:
         self.spec = spec
         self.made = Undo()
         self.notes: list[str] = []
+        self.troubles: tuple[str, ...] = ()
         self.adopted = False
         self.ports = (spec.tap,)
         self.calls: list[str] = []
