@@ -65,7 +65,7 @@ class Switch:
         refused = self._learn(station_key(source, vlan), LOCAL, now)
         if refused is not None:
             return refused
-        port = None if destination[0] & 1 else self.fdb.lookup(station_key(destination, vlan), now)
+        port = None if destination[0] & 1 else self._find(destination, vlan, now)
         if self.security is not None and self.security.keeps_apart(source, LOCAL, destination, port):
             return DropReason.ISOLATED
         if port is None:
@@ -91,9 +91,12 @@ class Switch:
     def is_flooded(self, frame: bytes, now: float) -> bool:
         """Whether the bridge has to flood a frame from a peer, as far as we know."""
         destination = frame[DESTINATION]
-        return (
-            is_group(destination) or self.fdb.lookup(station_key(destination, vlan_id(frame)), now) != LOCAL
-        )
+        return is_group(destination) or self._find(destination, vlan_id(frame), now) != LOCAL
+
+    def _find(self, destination: bytes, vlan: int, now: float) -> Port | None:
+        """Where a station is. A static address belongs to its station in every VLAN, also where it has never sent."""
+        port = self.fdb.lookup(station_key(destination, vlan), now)
+        return self.fdb.owner(StationKey(destination)) if port is None and vlan else port
 
     def _refuse(self, destination: bytes, source: bytes, frame: bytes) -> DropReason | None:
         # One comparison for all but link-local traffic.

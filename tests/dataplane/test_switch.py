@@ -249,6 +249,24 @@ def test_frozen_station_is_named_frozen_and_not_spoofed(bench: Bench, tag: bytes
     assert bench.from_peer(PEER_A, THERE, HERE, tag) is None
 
 
+def test_frame_for_a_static_station_goes_to_its_peer_in_a_vlan_in_which_it_never_sent(bench: Bench) -> None:
+    bench.fdb.add_static(station_key(THERE, 0), PEER_A, 0.0)
+    assert bench.from_tap(HERE, THERE, c_tag(5)) == PEER_A
+    assert bench.from_tap(HERE, ELSEWHERE, c_tag(5)) is FLOOD
+
+
+def test_frame_for_a_static_station_of_this_side_is_not_flooded_in_any_vlan(bench: Bench) -> None:
+    bench.fdb.add_static(station_key(HERE, 0), LOCAL, 0.0)
+    assert bench.from_tap(ELSEWHERE, HERE, c_tag(5)) is DropReason.LOCAL_DESTINATION
+    assert not bench.switch.is_flooded(frame(THERE, HERE, c_tag(5)), 0.0)
+
+
+def test_learned_station_is_known_in_its_own_vlan_only(bench: Bench) -> None:
+    bench.from_peer(PEER_A, THERE, HERE)
+    assert bench.from_tap(HERE, THERE) == PEER_A
+    assert bench.from_tap(HERE, THERE, c_tag(5)) is FLOOD
+
+
 def test_static_station_of_this_side_is_not_heard_from_a_peer(bench: Bench) -> None:
     bench.fdb.add_static(station_key(HERE, 0), LOCAL, 0.0)
     assert bench.from_peer(PEER_A, HERE, BROADCAST) is DropReason.SPOOFED_STATION
