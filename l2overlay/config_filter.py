@@ -124,6 +124,8 @@ class _Names:
     peers: list[str]
     groups: dict[str, list[Any]]
     """Named groups, and security groups by their stations."""
+    sound: bool = True
+    """Every group can be expanded: what a rule means can be told."""
     paths: dict[str, Path] = field(default_factory=dict)
     """Where each group stands."""
 
@@ -135,6 +137,7 @@ def filter_faults(document: Document) -> list[Fault]:
         return []
     names = _names(document, table)
     faults = [*_group_faults(table, names), *_security_group_faults(table, names)]
+    names.sound = not faults
     for path, rule in _rule_tables(table):
         faults += _rule_faults(path, rule, names)
     if not faults:
@@ -254,6 +257,8 @@ def parse_subject(text: str) -> Network | MacAddress | str:
 
 
 def _network(text: str) -> Network:
+    if "%" in text:  # ip_network takes a zone, iptables takes none
+        raise ValueError(f"{quote(text)}: a zone (%) means nothing in a rule; leave it out")
     try:
         network = ip_network(text)
     except ValueError:
@@ -337,7 +342,7 @@ def _subject_faults(path: Path, text: str, names: _Names) -> Iterator[Fault]:
 
 
 def _rule_faults(path: Path, rule: Document, names: _Names) -> list[Fault]:
-    """Values first; how they fit together only when each is good by itself."""
+    """Values first; how they fit together only when each is good by itself, and every group that they may name."""
     faults = []
     for key in ("source", "destination", "remote"):
         if rule.get(key) == []:
@@ -351,7 +356,9 @@ def _rule_faults(path: Path, rule: Document, names: _Names) -> list[Fault]:
                 check(value)
             except ValueError as error:
                 faults.append(Fault(where, str(error)))
-    return faults or list(_fit_faults(path, rule, names))
+    if faults or not names.sound:
+        return faults
+    return list(_fit_faults(path, rule, names))
 
 
 def _fit_faults(path: Path, rule: Document, names: _Names) -> Iterator[Fault]:

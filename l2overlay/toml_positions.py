@@ -127,6 +127,7 @@ class _Scanner:
         parts = self._scan_key()
         self._expect("]")
         self._table = self._resolve(tuple(name for name, _ in parts))
+        self._record_implied(self._table, start)
         self._record_new(self._table, Place(start, start, self.at))
 
     def _scan_array_header(self) -> None:
@@ -139,8 +140,13 @@ class _Scanner:
         index = self._array_sizes.get(array, 0)
         self._array_sizes[array] = index + 1
         self._table = (*array, index)
-        self.found.places.setdefault(array, Place(start, start, self.at))
+        self._record_implied(self._table, start)
         self._record_new(self._table, Place(start, start, self.at))
+
+    def _record_implied(self, table: Path, start: int) -> None:
+        """`[a.b]` makes a, too, where no header of its own does."""
+        for size in range(1, len(table)):
+            self.found.places.setdefault(table[:size], Place(start, start, self.at))
 
     def _resolve(self, names: tuple[str, ...]) -> Path:
         """`[a.b]` below `[[a]]` means the latest element of a."""

@@ -118,3 +118,12 @@ def test_any_text_is_scanned_and_all_that_is_toml_has_places(text: str) -> None:
     except ValueError:
         return
     assert paths_in(document) - {()} <= set(found.places)
+
+
+@pytest.mark.parametrize(
+    ("header", "key"), [("[a.b.c]", ("a",)), ("[a.b.c]", ("a", "b")), ("[[a.b]]", ("a",))]
+)
+def test_table_that_only_a_longer_header_makes_stands_at_that_header(
+    header: str, key: tuple[str, ...]
+) -> None:
+    assert positions(f"x = 1\n{header}\ny = 1\n").key(key) == (2, 1)

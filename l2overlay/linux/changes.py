@@ -313,7 +313,7 @@ class Undo:
         try:
             document = json.loads(text)
             return cls(tuple(_change(entry) for entry in document[UNDO_SCHEMA]))
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise HostSetupError(f"not a list of host changes to undo ({error}); remove the file") from None
 
 

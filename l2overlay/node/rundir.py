@@ -60,7 +60,7 @@ class RunDir:
         """What an earlier node of this directory noted before it changed the host; None when there is nothing usable."""
         try:
             state = json.loads(self.state.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return state if isinstance(state, dict) else None
 

@@ -227,3 +227,19 @@ def test_whatever_toml_can_hold_leads_to_faults_and_never_to_another_error(table
     for fault in filter_faults({"filter": table, "peers": [{"name": "beta"}]}):
         assert fault.path[0] == "filter"
         assert fault.message
+
+
+@pytest.mark.parametrize("entry", ["", "10.0.0.1/99", "@admins", "10.0.0.1/8", "nobody", "fd00::%eth0"])
+@pytest.mark.parametrize("key", ["source", "destination"])
+def test_a_bad_entry_of_a_group_that_a_rule_names_is_told_at_the_entry_and_only_there(
+    entry: str, key: str
+) -> None:
+    (fault,) = faults(f'[filter.groups]\nadmins = ["{entry}"]\n{RULE}{key} = "@admins"\n')
+    assert fault.startswith("2:11: ")
+
+
+def test_a_bad_station_of_a_security_group_that_a_rule_names_is_told_at_the_station_and_only_there() -> None:
+    (fault,) = faults(
+        '[[filter.security_groups]]\nname = "web"\nstations = ["10.0.0.1/99"]\n' + RULE + 'source = "@web"\n'
+    )
+    assert fault.startswith("3:13: ")
