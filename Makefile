@@ -54,6 +54,10 @@ lint: $(VENV)/.installed-test ## Format, lint, types and import contracts
 bench: test-tools $(VENV)/.installed-test ## Measure throughput, frame rate and latency; options in ARGS
 	$(SUDO) $(PY) -m tests.bench $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.installed-test ## Mutated input for every parser; for hours: ARGS="--seconds 36000"
+	$(PY) -m tests.fuzz $(ARGS)
+
 .PHONY: clean
 clean: ## Remove .venv and everything that tools left in the checkout
 	@rm -rf $(CLUTTER) 2>/dev/null || $(SUDO) rm -rf $(CLUTTER)

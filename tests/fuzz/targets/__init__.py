@@ -1,0 +1,1 @@
+"""Fuzz targets, one a module: see `tests/fuzz/runner.py`."""
