@@ -350,7 +350,8 @@ class Overlay:
         if session.created_time + REJECT_TIME <= now:
             self._refuse(peer.counters, DropReason.EXPIRED_SESSION)
             return at + size
-        plaintexts, end = session.open_untrusted(data, at, size, peer.counters)
+        strange = address != peer.endpoint and address != session.address
+        plaintexts, end = session.open_untrusted(data, at, size, peer.counters, now=now, strange=strange)
         if end == at:
             # Its index is right, and still it is not of this session: its reserved bytes are not zero.
             self._refuse(peer.counters, DropReason.BAD_RESERVED)

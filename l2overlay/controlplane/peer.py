@@ -455,7 +455,7 @@ class Peer:
             self._receive_path_response(body, address, now)
         elif kind is Record.RECEPTION and self.features & FEATURE_TRAIN:
             used, opened = RECEPTION.unpack(body)
-            if self.trains.reported_untrusted(used, opened, self.path.size):
+            if self.trains.reported_untrusted(used, opened, self.path.size, now):
                 self.outbox.resize(self.path.size, self.trains.cars)
         elif kind is Record.BYE:
             self.go_down("it left", now)

@@ -20,7 +20,7 @@ from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import Suite
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.replay import WINDOW_MASK, ReplayWindow
-from l2overlay.dataplane.train import Arrivals, cut, take_cars_untrusted
+from l2overlay.dataplane.train import Arrivals, TrainTally, cut, take_cars_untrusted
 from l2overlay.dataplane.wire import (
     COUNTER_LIMIT,
     DATA_HEADER_LEN,
@@ -60,6 +60,7 @@ class Session:
         "peer",
         "remote_index",
         "send_counter",
+        "trains",
         "window",
     )
 
@@ -90,7 +91,8 @@ class Session:
         self.newest_opened = -1
         """The largest counter among them."""
         self._newest = self.window.newest
-        self._arrivals = Arrivals()
+        self.trains = TrainTally(self._newest)
+        self._arrivals = Arrivals(self.trains)
         self._encrypt = aead(send_key).encrypt
         self._decrypt = aead(receive_key).decrypt
         self._send_prefix = _PREFIX.pack(DATA_TYPE, 0, 0, remote_index)
@@ -152,15 +154,25 @@ class Session:
         return first
 
     def open_untrusted(
-        self, data: bytes, start: int, datagram_size: int, counters: Counters
+        self,
+        data: bytes,
+        start: int,
+        datagram_size: int,
+        counters: Counters,
+        *,
+        now: float = 0.0,
+        strange: bool = False,
     ) -> tuple[list[bytes], int]:
         """Open a burst from byte `start` on: datagrams of `datagram_size` bytes in a row, the last may be shorter.
+
+        `strange`: it came from elsewhere than the peer, as far as we know where the peer is. `now` and `strange` matter to
+        trains, which wait.
 
         Returns the plaintexts of those that are ours, fresh, genuine and (trains) whole; and where the first datagram
         begins that is of another kind or another session. What fails is counted in `counters`; nothing is raised.
         """
         if data[start] == TRAIN_TYPE:
-            return self._open_trains_untrusted(data, start, datagram_size, counters)
+            return self._open_trains_untrusted(data, start, datagram_size, counters, now, strange)
         decrypt, prefix, newest, read_counter = (
             self._decrypt,
             self._receive_prefix,
@@ -212,9 +224,11 @@ class Session:
         return plaintext
 
     def _open_trains_untrusted(
-        self, data: bytes, at: int, datagram_size: int, counters: Counters
+        self, data: bytes, at: int, datagram_size: int, counters: Counters, now: float, strange: bool
     ) -> tuple[list[bytes], int]:
         plaintexts: list[bytes] = []
+        arrivals = self._arrivals.strange if strange else self._arrivals
+        assert arrivals is not None
         while data.startswith(_TRAIN, at) and data.startswith(self._receive_index, at + 4):
             if min(datagram_size, len(data) - at) <= DATA_HEADER_LEN:
                 counters.drop(DropReason.BAD_LENGTH)
@@ -224,17 +238,17 @@ class Session:
                 break
             header = data[at : at + DATA_HEADER_LEN]
             cars, piece = take_cars_untrusted(data, at, datagram_size)
-            if 1 < cars < header[2] and self._arrivals.has_some_of(header, cars):
+            if 1 < cars < header[2] and arrivals.has_some_of(header, cars):
                 # One of them came before, which must not cost those beside it: take them one by one.
                 cars, piece = 1, data[at + DATA_HEADER_LEN : at + datagram_size]
-            plaintext = self._open_cars_untrusted(header, cars, piece, counters)
+            plaintext = self._open_cars_untrusted(arrivals, header, cars, piece, counters, now)
             if plaintext is not None:
                 plaintexts.append(plaintext)
             at += cars * datagram_size
         return plaintexts, min(at, len(data))
 
     def _open_cars_untrusted(
-        self, header: bytes, cars: int, piece: bytes, counters: Counters
+        self, arrivals: Arrivals, header: bytes, cars: int, piece: bytes, counters: Counters, now: float
     ) -> bytes | None:
         """So many cars of one train came, the first with this header. Returns the plaintext when they were the last."""
         index, count = header[1], header[2]
@@ -248,13 +262,14 @@ class Session:
             return None
         sealed: bytes | None = piece
         if cars < count:
-            sealed = self._arrivals.arrive_untrusted(counter, index, cars, count, piece, counters)
+            sealed = arrivals.arrive_untrusted(header, cars, piece, counters, self.newest_opened, now)
         if sealed is None:
             return None
         try:
             plaintext = self._decrypt(header[4:], sealed, None)
         except InvalidTag:
             counters.drop(DropReason.BAD_TAG, count)
+            self.trains.failed_untrusted(counter)
             return None
         if plaintext.startswith(_PATH_PROBE):
             # Its datagram's size is what it says, and this was another one before somebody cut it anew.
@@ -262,6 +277,7 @@ class Session:
             return None
         self._newest[slot] = counter
         self.opened_count += 1
+        self.trains.opened += 1
         self.newest_opened = max(self.newest_opened, counter)
         self._arrivals.departed(counter, counters)
         return plaintext

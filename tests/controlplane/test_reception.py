@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -15,6 +16,7 @@ from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.controlplane.peer import Peer
 from l2overlay.controlplane.reception import (
     GROW_BELOW,
+    MIN_HOLD,
     REPORT_COUNTERS,
     REPORT_INTERVAL,
     REPORT_LOST,
@@ -35,6 +37,7 @@ from .far_end import FAR_ADDRESS, FarEnd, NearEnd, config_of, segment
 TRAIN = 5
 SIZE = 1472
 LONGEST = max_cars(SIZE)
+NOW = 100.0
 
 
 # -- reports -------------------------------------------------------------------------------------------------------------
@@ -141,13 +144,41 @@ def test_reports_are_never_more_than_went_by_and_never_too_often(
     assert reported <= total
 
 
+def test_trains_that_are_lost_are_reported_among_however_many_datagrams_that_arrive() -> None:
+    """Two trains in 100 000 datagrams would not count otherwise, and the guests' bulk transfer would be lost for good."""
+    heard = Heard()
+    heard.session.trains.lost += 1
+    assert heard.hear(900) is None
+    heard.session.trains.lost += 1
+    assert heard.hear(100) == (1000, 0)
+    heard.now += 1.0
+    heard.session.trains.lost += 2
+    heard.session.trains.opened += 2
+    assert heard.hear(100) is None, "some are always lost on a path that loses"
+
+
+def test_trains_that_shrank_wait_before_they_grow_and_longer_each_time() -> None:
+    trains, now, waits = TrainLength(), NOW, []
+    for _ in range(9):
+        while trains.cars == 1:
+            now += 0.05
+            trains.reported_untrusted(1024, 1024, SIZE, now)
+        waits.append(round(now - NOW, 1))
+        assert trains.reported_untrusted(10, 0, SIZE, now)
+    pauses = [later - earlier for earlier, later in pairwise(waits)]
+    assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 32, 64], abs=0.11)
+    trains.reported_untrusted(1024, 1024, SIZE, now + 200)
+    assert trains.reported_untrusted(10, 0, SIZE, now + 200)
+    assert trains.reported_untrusted(1024, 1024, SIZE, now + 200 + MIN_HOLD), "all went well for long"
+
+
 # -- lengths -------------------------------------------------------------------------------------------------------------
 
 
 def test_trains_begin_with_one_car_double_and_end_at_32_kib() -> None:
     trains, lengths = TrainLength(), []
     assert trains.cars == 1
-    while trains.reported_untrusted(1024, 1024, SIZE):
+    while trains.reported_untrusted(1024, 1024, SIZE, NOW):
         lengths.append(trains.cars)
     assert lengths == [2, 4, 8, 16, LONGEST]
     assert LONGEST == 22
@@ -161,7 +192,7 @@ def test_what_was_lost_of_10000_decides(lost: int, cars: int) -> None:
     assert (GROW_BELOW, SHRINK_ABOVE) == (0.001, 0.005)
     trains = TrainLength()
     trains.cars = 11
-    assert trains.reported_untrusted(10_000, 10_000 - lost, SIZE) == (cars != 11)
+    assert trains.reported_untrusted(10_000, 10_000 - lost, SIZE, NOW) == (cars != 11)
     assert trains.cars == cars
 
 
@@ -169,7 +200,7 @@ def test_what_was_lost_of_10000_decides(lost: int, cars: int) -> None:
 def test_a_report_that_cannot_be_changes_nothing(used: int, opened: int) -> None:
     trains = TrainLength()
     trains.cars = 8
-    assert not trains.reported_untrusted(used, opened, SIZE)
+    assert not trains.reported_untrusted(used, opened, SIZE, NOW)
     assert trains.cars == 8
 
 
@@ -180,7 +211,7 @@ def test_whatever_is_reported_trains_have_one_car_and_no_more_than_pay(
     trains = TrainLength()
     for used, opened, size in reports:
         before = trains.cars
-        assert trains.reported_untrusted(used, opened, size) == (trains.cars != before)
+        assert trains.reported_untrusted(used, opened, size, NOW) == (trains.cars != before)
         assert trains.cars == before or 1 <= trains.cars <= max_cars(size)
         assert trains.cars <= 2 * before
 

@@ -3,7 +3,9 @@
 What a network does to them (merging, splitting, losing, repeating, reordering) and what somebody on the path could.
 """
 
+import gc
 import random
+import tracemalloc
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,10 +17,12 @@ from l2overlay.config import Suite
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.train import (
+    MAX_STRANGE_LEN,
     MAX_TRAIN_LAG,
     MAX_TRAINS,
     MAX_WAITING_LEN,
     TARGET_TRAIN_LEN,
+    WAITING_TIME,
     cut,
     max_cars,
     plaintext_len,
@@ -308,7 +312,7 @@ def test_the_oldest_incomplete_train_is_given_up_when_what_waits_is_too_long() -
     receiver = Receiver(right)
     receiver.receive_each(*(first for first, _ in trains))
     assert receiver.counters.drops == {DropReason.TRAIN_INCOMPLETE: 1}
-    assert right._arrivals._size <= MAX_WAITING_LEN
+    assert right._arrivals._cost <= MAX_WAITING_LEN
     receiver.receive_each(*(second for _, second in trains))
     assert receiver.plaintexts == plaintexts[1:]
     assert receiver.close(8) == {DropReason.TRAIN_INCOMPLETE: 2}
@@ -635,3 +639,97 @@ def test_a_probe_of_the_path_that_somebody_cut_anew_is_refused_and_the_probe_its
     assert right.open_untrusted(recut, 0, 800, counters) == ([], len(recut))
     assert counters.drops == {DropReason.BAD_TRAIN: 2}
     assert right.open_untrusted(datagram, 0, len(datagram), counters) == ([probe], len(datagram))
+
+
+# -- what waits, under a stranger's hand -----------------------------------------------------------------------------------
+
+
+def forge(
+    right: Session, counters: list[int], *, now: float = 0.0, strange: bool = False, count: int = 64
+) -> None:
+    """Cars of one byte, the first of a train each."""
+    for counter in counters:
+        car = a_car(0, count, b"?", counter)
+        right.open_untrusted(car, 0, len(car), Counters(), now=now, strange=strange)
+
+
+def opened_one_by_one(left: Session, right: Session, trains: int, *, now: float = 0.0) -> int:
+    """How many of so many genuine trains are opened whose cars come in a read of their own each."""
+    opened = 0
+    for _ in range(trains):
+        for car in cars_of(left, bytes(200), 100):
+            opened += len(right.open_untrusted(car, 0, len(car), Counters(), now=now)[0])
+    return opened
+
+
+@pytest.mark.parametrize("counter", [1, 100, 1 << 40, COUNTER_LIMIT - MAX_TRAINS - 1])
+@pytest.mark.parametrize("strange", [True, False])
+def test_forged_cars_give_way_to_genuine_ones_whatever_their_counters(counter: int, strange: bool) -> None:
+    left, right = two_ends()
+    left.send_counter = 1000
+    opened_one_by_one(left, right, 1)
+    forge(right, [counter + 1000 + n for n in range(2 * MAX_TRAINS)], strange=strange)
+    left.send_counter += 500
+    assert opened_one_by_one(left, right, 100) == 100
+
+
+def test_cars_that_come_from_elsewhere_displace_none_that_come_from_the_peer() -> None:
+    left, right = two_ends()
+    first, *others = cars_of(left, bytes(200), 100)
+    receiver = Receiver(right)
+    receiver.receive_each(first)
+    forge(right, list(range(1000, 3000)), strange=True)
+    receiver.receive_each(*others)
+    assert receiver.plaintexts == [bytes(200)]
+
+
+def test_a_peer_that_moved_is_heard_by_trains_as_well() -> None:
+    left, right = two_ends()
+    plaintexts = []
+    for car in cars_of(left, bytes(30_000), 1472):
+        plaintexts += right.open_untrusted(car, 0, len(car), Counters(), strange=True)[0]
+    assert plaintexts == [bytes(30_000)]
+
+
+def test_a_train_waits_for_a_second_at_most() -> None:
+    left, right = two_ends()
+    counters = Counters()
+    (early, _), (late, _) = cars_of(left, bytes(100), 100), cars_of(left, bytes(100), 100)
+    right.open_untrusted(early, 0, 100, counters, now=10.0)
+    right.open_untrusted(late, 0, 100, counters, now=10.0 + WAITING_TIME - 0.01)
+    assert counters.drops == {}
+    third, _ = cars_of(left, bytes(100), 100)
+    right.open_untrusted(third, 0, 100, counters, now=10.0 + WAITING_TIME)
+    assert counters.drops == {DropReason.TRAIN_INCOMPLETE: 1}
+
+
+@pytest.mark.parametrize("piece_len", [1, 550])
+def test_what_waits_costs_no_more_memory_than_is_documented(piece_len: int) -> None:
+    _, right = two_ends()
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for strange in (True, False):
+        for number in range(2 * MAX_TRAINS):
+            for index in range(63):
+                car = a_car(index, 64, bytes(piece_len), 1000 + number)
+                right.open_untrusted(car, 0, len(car), NO_COUNTERS, strange=strange)
+    gc.collect()
+    used = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    print(f"pieces of {piece_len}: {used / 1024:.0f} KiB")
+    assert used <= MAX_WAITING_LEN + MAX_STRANGE_LEN
+
+
+def test_trains_that_the_peer_sent_and_lost_are_told_from_those_that_nobody_sent() -> None:
+    left, right = two_ends()
+    forge(right, list(range(2000, 2000 + 4 * MAX_TRAINS)))
+    for _ in range(3):
+        (first, *_) = cars_of(left, bytes(200), 100)
+        right.open_untrusted(first, 0, 100, Counters(), now=0.0)
+    opened_one_by_one(left, right, 70, now=WAITING_TIME)
+    right.trains.settle(right.newest_opened)
+    assert (right.trains.lost, right.trains.opened) == (3, 70)
+
+
+NO_COUNTERS = Counters()

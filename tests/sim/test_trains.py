@@ -6,15 +6,17 @@ They are TCP super-frames of one long stream, given to the TAP, and their sequen
 import random
 import struct
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
+from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
 from l2overlay.seams import TapFrame
 
 from .invariants import TRAIN_TYPE
-from .simulator import Node, Simulation, started
+from .simulator import STRANGER, Node, Simulation, started
 from .test_hostile_datagrams import assert_nothing_happens
 from .underlay import Conditions
 
@@ -133,3 +135,70 @@ def test_a_whole_capture_of_trains_replayed_changes_nothing_and_delivers_nothing
     assert_nothing_happens(
         transfer.receiver, [c.datagram for c in to_receiver[-2000:]], to_receiver[0].source
     )
+
+
+# -- under a stranger's hand ---------------------------------------------------------------------------------------------
+
+FAR_AHEAD = 1 << 40
+
+
+def forged_car(like: bytes, counter: int, index: int = 0, count: int = 2) -> bytes:
+    """One byte of ciphertext for the session of `like`: all that a stranger needs is the session's index."""
+    return bytes((TRAIN_TYPE, index, count, 0)) + like[4:8] + counter.to_bytes(8, "little") + b"?"
+
+
+def a_transfer_in_many_reads(seed: int) -> tuple[Transfer, bytes]:
+    """Cars of one train rarely come at one instant. Also returns a car of it."""
+    transfer = a_transfer(seed, Conditions(delay=DELAY, jitter=0.0005), capture=True)
+    assert transfer.run(160) > 0.99
+    assert transfer.cars >= 4
+    assert transfer.sim.captured is not None
+    return transfer, next(
+        c.datagram
+        for c in reversed(transfer.sim.captured)
+        if c.kind == TRAIN_TYPE and c.receiver is transfer.receiver
+    )
+
+
+@pytest.mark.parametrize("source", ["a stranger's address", "the peer's own address"])
+def test_forged_cars_that_came_once_cost_next_to_nothing(source: str) -> None:
+    transfer, seen = a_transfer_in_many_reads(1)
+    address = STRANGER if source == "a stranger's address" else transfer.sender.address
+    for number in range(32):
+        transfer.sim.inject(transfer.receiver, forged_car(seen, FAR_AHEAD + number), address)
+    assert transfer.run(80) > 0.98
+    assert transfer.cars >= 4, "nor do trains get short"
+
+
+def test_a_stranger_who_never_stops_cannot_displace_what_comes_from_the_peers_address() -> None:
+    transfer, seen = a_transfer_in_many_reads(2)
+    flood(transfer, seen, STRANGER)
+    assert transfer.run(80) > 0.98
+    assert transfer.cars >= 4
+
+
+def test_a_session_that_loses_its_trains_to_forged_ones_is_back_at_datagrams_within_a_second() -> None:
+    """Somebody on the path, who sends as the peer and knows the counters."""
+    transfer, seen = a_transfer_in_many_reads(3)
+    flood(transfer, seen, transfer.sender.address, every=0.0001)
+    transfer.run(16)
+    transfer.sim.run(0.5)
+    assert transfer.run(80) > 0.95
+
+
+def flood(transfer: Transfer, seen: bytes, source: Address, every: float = 0.0005) -> None:
+    """Forged cars without end, from now on, with counters that are about to be used."""
+    sim = transfer.sim
+    sent = 0
+
+    def forge() -> None:
+        nonlocal sent
+        session = transfer.sender.overlay._members.peers[transfer.receiver.key].current
+        assert session is not None
+        for _ in range(8):
+            sent += 1
+            counter = session.send_counter + sent % 64
+            sim.at(sim.now, partial(transfer.receiver.arrive, source, forged_car(seen, counter)), order=-1)
+        sim.at(sim.now + every, forge)
+
+    forge()
