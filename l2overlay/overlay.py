@@ -86,6 +86,8 @@ class PeerStatus:
     last_heard: float | None
     session_age: float | None
     datagram_size: int
+    path_too_small: bool
+    """The path does not carry the smallest datagram that it must: larger frames are lost."""
     cars: int
     """Datagrams that may be sealed as one; 1 on a path that loses, and on one that has not carried much yet."""
     stations: int
@@ -692,6 +694,7 @@ class Overlay:
             last_heard=None if peer.liveness.last_heard is None else now - peer.liveness.last_heard,
             session_age=None if peer.current is None else now - peer.current.created_time,
             datagram_size=peer.path.size,
+            path_too_small=peer.path.is_too_small,
             cars=peer.trains.cars,
             stations=self._switch.fdb.count(Port(peer.key)),
             queued_frames=len(peer.queue),

@@ -40,6 +40,13 @@ class PeerUnanswered:
 
 
 @dataclass(frozen=True, slots=True)
+class PathTooSmall:
+    """The path to this peer does not carry the smallest datagram that every path must carry (`BASE_SIZE`)."""
+
+    peer: PeerKey
+
+
+@dataclass(frozen=True, slots=True)
 class PathSizeChanged:
     """The largest datagram (UDP payload, bytes) that reaches this peer is now known to be `datagram_size`."""
 
@@ -123,6 +130,7 @@ Event = (
     | PeerMoved
     | PeerUnanswered
     | PathSizeChanged
+    | PathTooSmall
     | StationMoved
     | StationFrozen
     | FrameRefused

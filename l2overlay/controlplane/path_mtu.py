@@ -6,6 +6,9 @@ The base is used until something larger was acknowledged. Then one machine runs 
     STEADY   while large datagrams are sent, try the size itself every `VERIFY_TIME`; `TRIES` unanswered in a row are a
              black hole: back to the base, and SEARCH. Every `RAISE_TIME` SEARCH above the size
 
+The base itself is tried when nothing larger arrives: a path that does not carry it is no path for us, and `is_too_small`
+says so.
+
 All sizes are UDP payloads in bytes. Sizes that the local interface cannot take are never tried.
 """
 
@@ -43,11 +46,14 @@ class PathMtu:
         "_probe",
         "_used_large",
         "_verified",
+        "is_too_small",
         "size",
     )
 
     def __init__(self, limit: int, now: float) -> None:
         self.size = BASE_SIZE
+        self.is_too_small = limit < BASE_SIZE
+        """Not even the base arrives."""
         self._limit = limit
         self._next_token = 0
         self._probe: _Probe | None = None
@@ -62,6 +68,7 @@ class PathMtu:
         if limit == self._limit:
             return
         self._limit = limit
+        self.is_too_small = limit < BASE_SIZE
         self.size = max(min(self.size, limit), BASE_SIZE)
         self._probe = None
         self._verified = now
@@ -70,6 +77,7 @@ class PathMtu:
     def restart(self, now: float) -> None:
         """The path is another one (roaming, a changed route): nothing is known about it."""
         self.size = BASE_SIZE
+        self.is_too_small = self._limit < BASE_SIZE
         self._probe = None
         self._verified = now
         self._search()
@@ -113,12 +121,13 @@ class PathMtu:
             return False
         self._probe = None
         self._verified = now
+        self.is_too_small = False
         old, self.size = self.size, probe.size
-        if old == self.size:
+        if old == self.size and self._candidates != [BASE_SIZE]:  # verified; a search goes on where it was
             return False
         self._candidates = []
         self._next_search = now + RAISE_TIME if self.size < self._limit else inf
-        return True
+        return old != self.size
 
     def _send(self, size: int, tries: int, now: float) -> tuple[int, int]:
         self._next_token = (self._next_token + 1) & 0xFFFFFFFF
@@ -127,7 +136,12 @@ class PathMtu:
 
     def _lost(self, probe: _Probe) -> None:
         self._probe = None
-        if probe.size == self.size:
+        if probe.size == BASE_SIZE:
+            self.is_too_small = True
+            if self._candidates in ([], [BASE_SIZE]):
+                self._candidates = []
+                self._next_search = probe.deadline + RAISE_TIME
+        elif probe.size == self.size:
             self.size = BASE_SIZE
             self._search()
         elif self._candidates:
@@ -138,4 +152,6 @@ class PathMtu:
     def _search(self) -> None:
         sizes = {size for size in COMMON_SIZES if size < self._limit} | {self._limit}
         self._candidates = sorted((size for size in sizes if size > self.size), reverse=True)
+        if self.size == BASE_SIZE <= self._limit:
+            self._candidates.append(BASE_SIZE)
         self._next_search = inf

@@ -19,7 +19,14 @@ from math import ceil, inf
 from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import PeerConfig
 from l2overlay.controlplane.cookie import CookieHolder
-from l2overlay.controlplane.events import PathSizeChanged, PeerDown, PeerMoved, PeerUnanswered, PeerUp
+from l2overlay.controlplane.events import (
+    PathSizeChanged,
+    PathTooSmall,
+    PeerDown,
+    PeerMoved,
+    PeerUnanswered,
+    PeerUp,
+)
 from l2overlay.controlplane.handshake import (
     FEATURE_TRAIN,
     OUR_FEATURES,
@@ -118,6 +125,7 @@ class Peer:
         self.next_init = inf
         self.wakeup = inf
         self.path = PathMtu(DEFAULT_PATH_LIMIT[4], now)
+        self._told_too_small = False
         self.reception = Reception()
         self.trains = TrainLength()
         self.queue: deque[tuple[float, TapFrame]] = deque()
@@ -503,6 +511,10 @@ class Peer:
         if self.outbox.datagram_size != self.path.size:
             self._forget_reception()
             self._local.events.append(PathSizeChanged(self.key, self.path.size))
+        if self.path.is_too_small != self._told_too_small:
+            self._told_too_small = self.path.is_too_small
+            if self._told_too_small:
+                self._local.events.append(PathTooSmall(self.key))
         self.wake_at(self.path.deadline())
 
     # -- timers ------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from l2overlay.controlplane.events import (
     LoopFound,
     LoopHealed,
     PathSizeChanged,
+    PathTooSmall,
     PeerDown,
     PeerMoved,
     PeerUnanswered,
@@ -30,6 +31,7 @@ from l2overlay.controlplane.events import (
     StormEnded,
     StormStarted,
 )
+from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.counters import DropReason
 
 EVENT_SCHEMA = "l2overlay.event/1"
@@ -200,6 +202,7 @@ _KINDS: dict[type, str] = {
     PeerMoved: "peer_moved",
     PeerUnanswered: "peer_unanswered",
     PathSizeChanged: "path_size_changed",
+    PathTooSmall: "path_too_small",
     StationMoved: "station_moved",
     StationFrozen: "station_frozen",
     FrameRefused: "frame_refused",
@@ -252,6 +255,10 @@ _TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
     PeerUnanswered: lambda e, where: f"peer {where(e.peer)} has not answered {e.attempts} handshakes",
     PathSizeChanged: lambda e, where: (
         f"path to peer {where(e.peer)} takes datagrams of {e.datagram_size} bytes"
+    ),
+    PathTooSmall: lambda e, where: (
+        f"degraded: the path to peer {where(e.peer)} does not carry datagrams of {BASE_SIZE} bytes, so larger frames are "
+        "lost: raise the MTU of the underlay"
     ),
     StationMoved: lambda e, where: (
         f"station {format_mac(e.mac)}{f' (VLAN {e.vlan})' * bool(e.vlan)} moved from {where(e.old)} to {where(e.new)}"

@@ -50,6 +50,8 @@ UNDO_TIME = 1.5
 """Seconds for undoing; a kernel that takes longer is left to `l2overlay cleanup`."""
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Blocked by `start.py` from the first file on until the node listens to them."""
+SIZE_LOOK_INTERVAL = 1.0
+"""Seconds between two looks at what the links take: a link that is too small for a node refuses datagrams for ever."""
 NAMED_PEERS = 8
 """Silent peers that are named at start-up."""
 
@@ -111,6 +113,7 @@ class Node:
         self._paths = Paths()
         self._leaving = False
         self._joined = False
+        self._size_look_time = -SIZE_LOOK_INTERVAL
         self._udp: NodeUdp | None = None
         self._overlay: Overlay | None = None
         self._rehearsal: Rehearsal | None = None
@@ -380,7 +383,15 @@ class Node:
 
     def _link_refused_size(self) -> None:
         """The MTU of an outgoing link has become smaller, or that of a route, which nobody tells: ask again."""
-        self.keeper.want_underlay("")
+        now = self.clock()
+        if now - self._size_look_time < SIZE_LOOK_INTERVAL:
+            return
+        self._size_look_time = now
+        hosts = [p.endpoint for p in self.overlay.peers(now) if p.up and p.endpoint is not None]
+        before = [self.udp.path_limit(host) for host in hosts]
+        self.udp.forget_paths()
+        if before != [self.udp.path_limit(host) for host in hosts]:
+            self.keeper.want_underlay("")
 
     def _timer_moved(self, due: float) -> None:
         self._timer.moved(due)

@@ -11,6 +11,7 @@ from typing import Any
 
 from l2overlay.addresses import MacAddress, PeerKey, format_key, format_mac
 from l2overlay.config import Config, Endpoint
+from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.controlplane.protection import LoopStatus, StormStatus
 from l2overlay.counters import Counters, DropReason
 from l2overlay.overlay import FdbEntry, PeerStatus
@@ -71,6 +72,7 @@ def status_data(
         *facts.troubles,
         *protection_troubles(config, facts),
         *peer_troubles(config, peers, facts.unresolved),
+        *path_troubles(peers),
     ]
     return {
         "segment": config.segment.name,
@@ -154,6 +156,7 @@ def peer_data(
         "last_heard": _seconds(peer.last_heard),
         "session_age": _seconds(peer.session_age),
         "datagram_size": peer.datagram_size,
+        "path_too_small": peer.path_too_small,
         "cars": peer.cars,
         "stations": peer.stations,
         "queued_frames": peer.queued_frames,
@@ -223,6 +226,19 @@ def peer_troubles(
     ]
     rest = len(down) - len(named)
     return [*named, f"{rest} more peers are down"] if rest else named
+
+
+def path_troubles(peers: Iterable[PeerStatus]) -> list[str]:
+    """Paths on which small frames arrive and larger ones do not, which looks like anything but an MTU."""
+    small = [p for p in peers if p.up and p.path_too_small]
+    named = [
+        f"the path to peer {p.name} ({p.endpoint}) does not carry datagrams of {BASE_SIZE} bytes, so larger frames are "
+        "lost: raise the MTU of the underlay (l2overlay doctor names a link of this host that is too small)"
+        for p in small[:NAMED_TROUBLES]
+    ]
+    return (
+        [*named, f"{len(small) - len(named)} more paths are too small"] if len(small) > len(named) else named
+    )
 
 
 def _seconds(value: float | None, digits: int = 3) -> float | None:

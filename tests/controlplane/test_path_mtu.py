@@ -81,7 +81,7 @@ def test_a_smaller_path_is_found_from_the_largest_common_size_down(carries: int)
 
 def test_each_size_is_tried_three_times_half_a_second_apart_and_three_losses_in_a_row_are_needed() -> None:
     path = Path(limit=1280, carries=0)
-    path.run(10.0)
+    path.run(TRIES * PROBE_TIMEOUT - 0.01)
     assert [round(later - earlier, 6) for (earlier, _), (later, _) in pairwise(path.probes)] == [
         PROBE_TIMEOUT
     ] * (TRIES - 1)
@@ -94,6 +94,38 @@ def test_a_path_that_takes_only_the_base_is_tried_again_every_minute() -> None:
     begins = [time for time, size in path.probes if size == 1472][::TRIES]
     assert 4 <= len(begins) <= 6
     assert all(RAISE_TIME <= later - earlier <= RAISE_TIME + 10.0 for earlier, later in pairwise(begins))
+
+
+@pytest.mark.parametrize("carries", [0, BASE_SIZE - 1])
+def test_a_path_that_does_not_take_the_base_is_told_and_tried_again_until_it_does(carries: int) -> None:
+    path = Path(limit=1472, carries=carries)
+    path.run(len(COMMON_SIZES) * TRIES * PROBE_TIMEOUT)
+    assert path.path.is_too_small
+    path.run(300.0)
+    assert path.path.is_too_small
+    assert len(path.probes) < 5 * len(COMMON_SIZES) * TRIES
+    path.carries = 1280
+    path.run(RAISE_TIME + 10.0)
+    assert (path.size, path.path.is_too_small) == (1280, False)
+    path.carries = BASE_SIZE - 1
+    path.run(60.0, busy=True)
+    assert path.path.is_too_small
+
+
+def test_a_path_that_takes_the_base_and_no_more_is_not_too_small() -> None:
+    path = Path(limit=1472, carries=BASE_SIZE)
+    path.run(300.0)
+    assert (path.size, path.path.is_too_small) == (BASE_SIZE, False)
+
+
+def test_an_interface_below_the_base_is_too_small_at_once_and_costs_no_probe() -> None:
+    path = Path(limit=872, carries=872)
+    path.run(300.0)
+    assert (path.path.is_too_small, path.probes) == (True, [])
+    path.path.set_limit(1472, path.now)
+    path.carries = 1472
+    path.run(1.0)
+    assert (path.size, path.path.is_too_small) == (1472, False)
 
 
 def test_an_idle_path_is_not_probed_and_a_busy_one_every_one_and_a_half_seconds() -> None:

@@ -30,6 +30,7 @@ UP = PeerStatus(
     last_heard=1.5,
     session_age=20.0,
     datagram_size=1472,
+    path_too_small=False,
     cars=22,
     stations=2,
     queued_frames=0,
@@ -145,3 +146,15 @@ def test_a_storm_degrades_and_names_its_port() -> None:
         "storm: broadcast from a; 9 frames dropped in 3 s",
         "storm: multicast from this host; 1 frames dropped in 0 s",
     ]
+
+
+def test_a_path_that_is_too_small_degrades_the_node_and_says_what_to_do() -> None:
+    small = replace(UP, path_too_small=True)
+    status = status_data(CONFIG, FACTS, Counters(), [small])
+    (trouble,) = status["degraded"]
+    assert (status["state"], status["peers"][0]["path_too_small"]) == ("degraded", True)
+    assert "path to peer a (192.0.2.1:7470) does not carry datagrams of 1200 bytes" in trouble
+    assert "raise the MTU of the underlay" in trouble
+    assert status_data(CONFIG, FACTS, Counters(), [replace(small, up=False)])["degraded"][0].startswith(
+        "peer a"
+    )
