@@ -388,17 +388,22 @@ class Overlay:
             return
         (session, address, plaintexts), self._opened = self._opened, None
         peer = self._members.peers[session.peer]
-        has_answer = peer.authenticated(session, address, now)
+        has_answer = peer.authenticated(session, now)
         received = peer.inbox.receive_untrusted(plaintexts, now)
         if received.frames:
             peer.received_frames(now)
             self._accept_frames(peer, received.frames, now)
-        for kind, body in received.controls:
+        controls = received.controls
+        if len(controls) > 1:
+            controls = _with_one_challenge(controls)
+        for kind, body in controls:
             if kind is Record.LAN:
                 self._receive_lan(peer, body)
             else:
                 peer.receive_control(kind, body, address, now)
-        if has_answer or received.controls:
+        if address != peer.endpoint and not any(kind is Record.PATH_CHALLENGE for kind, _ in controls):
+            peer.heard_at(address, sum(map(len, plaintexts)), now)
+        if has_answer or controls:
             peer.flush(now)
 
     def _accept_frames(self, peer: Peer, frames: list[Pieces], now: float) -> None:
@@ -715,6 +720,12 @@ class Overlay:
             FdbEntry(*split_station_key(key), _peer_of(entry.port), entry.static, now - entry.heard)
             for key, entry in self._switch.fdb.entries(now)
         ]
+
+
+def _with_one_challenge(controls: list[tuple[Record, bytes]]) -> list[tuple[Record, bytes]]:
+    """Only the last PATH_CHALLENGE of what was read together is answered: nobody has proven where it came from."""
+    challenges = [control for control in controls if control[0] is Record.PATH_CHALLENGE]
+    return [control for control in controls if control[0] is not Record.PATH_CHALLENGE] + challenges[-1:]
 
 
 def _bytes_in(frames: Sequence[TapFrame]) -> int:

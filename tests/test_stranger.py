@@ -353,7 +353,7 @@ def test_slices_of_the_stranger_with_one_lost_come_out_as_runs_that_keep_to_the_
 def test_a_new_address_is_challenged_and_taken_after_the_answer(meeting: Meeting) -> None:
     meeting.dial()
     elsewhere = Address("198.51.100.7", 9)
-    sent = meeting.to_node(meeting.stranger.seal(b""), source=elsewhere)
+    sent = meeting.to_node(meeting.stranger.seal(record(PING, bytes(8))), source=elsewhere)
     ((address, datagram),) = [s for s in sent if meeting.opened(s[1])[0][0] == PATH_CHALLENGE]
     assert address == elsewhere
     ((_, _, token),) = meeting.opened(datagram)

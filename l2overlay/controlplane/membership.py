@@ -24,6 +24,7 @@ from l2overlay.controlplane.handshake import (
 )
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.peer import Peer
+from l2overlay.controlplane.token_bucket import TokenBucket
 from l2overlay.counters import DropReason
 from l2overlay.errors import DatagramError
 
@@ -46,25 +47,6 @@ RECENT_SIZE = 1 << 21
 
 START_SPREAD = 400.0
 """First INITs a second when a node starts: a small segment at once, a thousand peers in 2.5 s."""
-
-
-class TokenBucket:
-    """At most `rate` a second, and `burst` at once."""
-
-    __slots__ = ("_burst", "_rate", "_since", "level")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate, self._burst, self._since = rate, burst, now
-        self.level = burst
-
-    def take(self, now: float) -> bool:
-        """Whether one more may pass now."""
-        self.level = min(self._burst, self.level + (now - self._since) * self._rate)
-        self._since = now
-        if self.level < 1:
-            return False
-        self.level -= 1
-        return True
 
 
 class RecentHosts:

@@ -38,12 +38,12 @@ from l2overlay.controlplane.liveness import Liveness
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.path_mtu import BASE_SIZE, PathMtu
 from l2overlay.controlplane.reception import Reception, TrainLength
+from l2overlay.controlplane.roaming import MIN_QUESTION, Roaming
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.wire import (
-    CHALLENGE_LEN,
     DATA_OVERHEAD,
     PING_TOKEN,
     PROBE_TOKEN,
@@ -94,7 +94,6 @@ somebody sends us again do not count, because the genuine peer answers the PINGs
 MAX_QUEUED_FRAMES = 64
 MAX_QUEUED_BYTES = 128 * 1024
 QUEUE_TIME = 1.0
-CHALLENGE_INTERVAL = 0.25
 UNANSWERED_EVERY = 8
 """A silent peer is reported at its third INIT and at every eighth from then on: about every 10 s."""
 
@@ -136,7 +135,7 @@ class Peer:
         self._asking = False
         self._unconfirmed_inits = 0
         self._cookie = CookieHolder(self.key)
-        self._challenge: tuple[Address, bytes, float] | None = None
+        self._roaming = Roaming(local.random, now)
 
     def configure(self, config: PeerConfig, now: float) -> None:
         """Its stanza is another one."""
@@ -386,7 +385,7 @@ class Peer:
         self.current = None
         self.outbox.take()
         self.liveness.stop()
-        self._challenge = None
+        self._roaming.stop()
         self.reason = reason
         if not self.up:
             return
@@ -416,8 +415,8 @@ class Peer:
 
     # -- datagrams that verified -------------------------------------------------------------------------------
 
-    def authenticated(self, session: Session, address: Address, now: float) -> bool:
-        """A datagram of `session` verified. Promotes `next`, notices a new address. Says whether `flush` has work to do."""
+    def authenticated(self, session: Session, now: float) -> bool:
+        """Datagrams of `session` verified. Promotes `next`. Says whether `flush` has work to do."""
         if session in self.next:
             self.next.remove(session)
             self._drop_next()
@@ -428,8 +427,6 @@ class Peer:
                 self._count_unanswered(+1)
             self._confirm(now)
         self.liveness.last_heard = now
-        if address != self.endpoint:
-            self._challenge_address(address, now)
         if self.features & FEATURE_TRAIN:
             report = self.reception.report(session, now)
             if report is not None:
@@ -451,7 +448,7 @@ class Peer:
         elif kind is Record.PATH_PROBE:
             self.outbox.add_record(control_record(Record.PATH_ACK, body))
         elif kind is Record.PATH_CHALLENGE:
-            if self.current is not None:
+            if self.current is not None and self._roaming.may_answer(now):
                 self._send_plaintext(control_record(Record.PATH_RESPONSE, body), address, now)
         elif kind is Record.PONG:
             self._receive_pong(body, now)
@@ -475,22 +472,22 @@ class Peer:
         if self._asking:
             self._stop_handshake()
 
+    def heard_at(self, address: Address, length: int, now: float) -> None:
+        """Datagrams with `length` bytes of plaintext came from `address`, and nothing was sent there yet."""
+        if address != self.endpoint and length >= MIN_QUESTION:
+            self._challenge_address(address, now)
+
     def _challenge_address(self, address: Address, now: float) -> None:
         """Traffic moves to a new address only after the peer has answered from there."""
-        if self._challenge is not None:
-            challenged, _, since = self._challenge
-            if now - since < CHALLENGE_INTERVAL and challenged == address:
-                return
         if self.current is None:
             return
-        token = self._local.random(CHALLENGE_LEN)
-        self._challenge = (address, token, now)
-        self._send_plaintext(control_record(Record.PATH_CHALLENGE, token), address, now)
+        token = self._roaming.challenge(address, now)
+        if token is not None:
+            self._send_plaintext(control_record(Record.PATH_CHALLENGE, token), address, now)
 
     def _receive_path_response(self, body: bytes, address: Address, now: float) -> None:
-        if self._challenge is None or self._challenge[:2] != (address, body):
+        if not self._roaming.answered(address, body) or address == self.endpoint:
             return
-        self._challenge = None
         old, self.endpoint = self.endpoint, address
         self._local.events.append(PeerMoved(self.key, old, address))
         self.path.set_limit(DEFAULT_PATH_LIMIT[6 if ":" in address.host else 4], now)

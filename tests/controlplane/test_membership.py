@@ -13,8 +13,8 @@ from l2overlay.controlplane.membership import (
     RECENT_TIME,
     UNDER_LOAD_TIME,
     RecentHosts,
-    TokenBucket,
 )
+from l2overlay.controlplane.token_bucket import TokenBucket
 from l2overlay.counters import DropReason
 from l2overlay.errors import DatagramError
 

@@ -9,7 +9,6 @@ from l2overlay.addresses import Address, MacAddress
 from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerUnanswered, PeerUp
 from l2overlay.controlplane.local import INIT_RATE
 from l2overlay.controlplane.peer import (
-    CHALLENGE_INTERVAL,
     DOWN_INITS,
     DOWN_SPREAD,
     DOWN_TIME,
@@ -29,9 +28,10 @@ from l2overlay.controlplane.peer import (
     UNCONFIRMED_INITS,
     UNHEARD_TIME,
 )
+from l2overlay.controlplane.roaming import CHALLENGE_BURST, CHALLENGE_INTERVAL
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import plain
-from l2overlay.dataplane.wire import Record
+from l2overlay.dataplane.wire import Record, control_record
 from l2overlay.seams import TapFrame
 
 from .far_end import DATA, FAR_ADDRESS, INIT, FarEnd, NearEnd, config_of
@@ -370,7 +370,7 @@ def test_a_datagram_from_elsewhere_is_questioned_there_and_traffic_moves_with_th
 ) -> None:
     far.dial(near)
     near.events()
-    ((address, question),) = near.receive(far.seal(), source=ELSEWHERE)
+    ((address, question),) = near.receive(far.seal(bytes(12)), source=ELSEWHERE)
     assert address == ELSEWHERE
     ((kind, token),) = far.open(question)
     assert kind is Record.PATH_CHALLENGE
@@ -382,7 +382,7 @@ def test_a_datagram_from_elsewhere_is_questioned_there_and_traffic_moves_with_th
 
 def test_an_answer_from_another_place_or_with_another_token_moves_nothing(near: NearEnd, far: FarEnd) -> None:
     far.dial(near)
-    ((_, question),) = near.receive(far.seal(), source=ELSEWHERE)
+    ((_, question),) = near.receive(far.seal(bytes(12)), source=ELSEWHERE)
     ((_, token),) = far.open(question)
     near.receive(far.control(Record.PATH_RESPONSE, token), source=FAR_ADDRESS)
     near.receive(far.control(Record.PATH_RESPONSE, bytes(8)), source=ELSEWHERE)
@@ -391,9 +391,9 @@ def test_an_answer_from_another_place_or_with_another_token_moves_nothing(near: 
 
 def test_one_address_is_questioned_once_per_interval(near: NearEnd, far: FarEnd) -> None:
     far.dial(near)
-    assert len(near.receive(*[far.seal() for _ in range(10)], source=ELSEWHERE)) == 1
+    assert len(near.receive(*[far.seal(bytes(12)) for _ in range(10)], source=ELSEWHERE)) == 1
     near.wait(CHALLENGE_INTERVAL)
-    assert len(near.receive(far.seal(), source=ELSEWHERE)) == 1
+    assert len(near.receive(far.seal(bytes(12)), source=ELSEWHERE)) == 1
 
 
 def test_a_question_is_answered_to_where_it_came_from(near: NearEnd, far: FarEnd) -> None:
@@ -402,13 +402,61 @@ def test_a_question_is_answered_to_where_it_came_from(near: NearEnd, far: FarEnd
     assert (ELSEWHERE, [(Record.PATH_RESPONSE, b"12345678")]) in [(a, far.open(d)) for a, d in answers]
 
 
+def test_an_insider_gets_one_answer_for_many_questions_to_an_address_that_nobody_proved(
+    near: NearEnd, far: FarEnd
+) -> None:
+    far.dial(near)
+    question = b"".join(control_record(Record.PATH_CHALLENGE, bytes([n]) * 8) for n in range(120))
+    answers = [d for address, d in near.receive(far.seal(question), source=ELSEWHERE) if address == ELSEWHERE]
+    assert [kind for d in answers for kind, _ in far.open(d)].count(Record.PATH_RESPONSE) == 1
+    assert sum(map(len, answers)) < len(question) / 10
+
+
+@pytest.mark.parametrize("kind", [Record.PATH_CHALLENGE, Record.PING, Record.PATH_PROBE, Record.PADDING])
+def test_what_an_insider_has_sent_to_others_has_a_rate_and_is_no_larger_than_what_it_sends(
+    near: NearEnd, far: FarEnd, kind: Record
+) -> None:
+    """One datagram each from 200 addresses that it made up."""
+    far.dial(near)
+    body = bytes(8)
+    asked = sent = count = 0
+    for n in range(200):
+        datagram = far.control(kind, body)
+        asked += len(datagram)
+        victims = [
+            d for address, d in near.receive(datagram, source=Address("198.51.100.9", n)) if address[1] == n
+        ]
+        count += len(victims)
+        sent += sum(map(len, victims))
+        assert sent <= asked + 44
+    assert count <= 2 * CHALLENGE_BURST
+
+
+@pytest.mark.parametrize("length", [0, 4, 11])
+def test_a_datagram_that_is_shorter_than_a_question_is_not_followed_by_one(
+    near: NearEnd, far: FarEnd, length: int
+) -> None:
+    far.dial(near)
+    assert near.receive(far.seal(bytes(length)), source=ELSEWHERE) == []
+
+
+def test_one_who_repeats_datagrams_from_elsewhere_does_not_spoil_the_question_to_the_genuine_address(
+    near: NearEnd, far: FarEnd
+) -> None:
+    far.dial(near)
+    ((_, question),) = near.receive(far.seal(bytes(12)), source=ELSEWHERE)
+    near.receive(far.seal(bytes(12)), source=Address("203.0.113.66", 666))
+    near.receive(far.control(Record.PATH_RESPONSE, far.open(question)[0][1]), source=ELSEWHERE)
+    assert near.status().endpoint == ELSEWHERE
+
+
 def test_a_peer_that_went_down_is_called_where_the_file_says_and_not_where_it_was(
     near: NearEnd, far: FarEnd
 ) -> None:
     call(near, far)
     near.wait(0.0)
     far.dial(near)
-    ((_, question),) = near.receive(far.seal(), source=ELSEWHERE)
+    ((_, question),) = near.receive(far.seal(bytes(12)), source=ELSEWHERE)
     near.receive(far.control(Record.PATH_RESPONSE, far.open(question)[0][1]), source=ELSEWHERE)
     near.wait(0.0)
     assert near.status().endpoint == ELSEWHERE

@@ -296,7 +296,7 @@ def test_trains_begin_anew_when_a_peer_has_moved_on_a_path_of_the_base_size() ->
     near.overlay.set_path_limit(PeerKey(public_key(FAR_PRIVATE)), BASE_SIZE, near.now)
     grow(near, far)
     elsewhere = Address("198.51.100.7", 9)
-    sent = near.receive(far.seal(), source=elsewhere)
+    sent = near.receive(far.seal(bytes(12)), source=elsewhere)
     (token,) = [b for _, d in sent for kind, b in far.open(d) if kind is Record.PATH_CHALLENGE]
     near.receive(far.control(Record.PATH_RESPONSE, token), source=elsewhere)
     assert near.status().endpoint == elsewhere

@@ -9,7 +9,7 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from l2overlay.controlplane.membership import TokenBucket
+from l2overlay.controlplane.token_bucket import TokenBucket
 from l2overlay.counters import Counters
 
 _PLAIN = (int, float, str, bytes, bool, type(None), Enum)
