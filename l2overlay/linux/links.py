@@ -91,6 +91,11 @@ class LinkWatch:
         """Stop listening."""
         self._socket.close()
 
+    def ports(self, bridge: str) -> tuple[str, ...]:
+        """The names of a bridge's ports, as of the last `receive_changes`; empty when there is no such bridge."""
+        indices = {index for index, link in self._links.items() if link.name == bridge}
+        return tuple(sorted(link.name for link in self._links.values() if link.master in indices))
+
     def receive_changes(self) -> list[LinkChange]:
         """What has changed since the last call, in order."""
         changes: dict[LinkChange, None] = {}

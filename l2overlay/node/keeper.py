@@ -33,6 +33,8 @@ class Watch(Protocol):
 
     def receive_changes(self) -> list[LinkChange]: ...
 
+    def ports(self, bridge: str) -> tuple[str, ...]: ...
+
     def fileno(self) -> int: ...
 
     def close(self) -> None: ...
@@ -88,6 +90,7 @@ class Keeper:
     async def _listen(self) -> None:
         ours = (self._site.spec.tap, self._site.spec.bridge)
         while True:
+            self._site.ports = self._watch.ports(self._site.spec.bridge)
             await trio.lowlevel.wait_readable(self._watch.fileno())
             for change in self._watch.receive_changes():
                 if change.link in ours:

@@ -64,7 +64,7 @@ class Site:
         """The bridge was there before us; when it goes away its owner decides whether it comes back."""
         self.bridge_mac = spec.bridge_mac
         self.ports: tuple[str, ...] = ()
-        """Of the bridge, as last seen."""
+        """Of the bridge, as last seen; the keeper follows what comes and goes."""
         self.firewall = Firewall(spec.segment)
         self._filter: FilterSpec | None = None
         """What `firewall` was last told, as the configuration has it."""
@@ -115,7 +115,7 @@ class Site:
             self._install_filter(self.spec.filter, host.observe_host(self.spec))
         host.apply_changes(planned)
         self.made = Undo.of(planned).after(self.made)
-        self._look()
+        self.ports = tuple(host.bridge_ports(self.spec.bridge))
 
     def reopen_tap(self) -> LinuxTap:
         """The TAP is gone: make it again, same name; `repair` then puts it back where it was."""
@@ -133,7 +133,6 @@ class Site:
         """Bring the host back to what `spec` says; returns what had to be done. Raises HostSetupError."""
         state = host.observe_host(self.spec)
         if self.adopted and state.bridge is None:
-            self.ports = ()
             raise HostSetupError(
                 f"the bridge {self.spec.bridge} was removed by whoever made it; {self.spec.tap} joins it when it is back"
             )
@@ -154,7 +153,6 @@ class Site:
             self._note(Undo.of(changes).after(self.made))
             host.apply_changes(changes)
             self.made = Undo.of(changes).after(self.made)
-        self._look()
         return [change.line for change in changes]
 
     def take_down(self) -> list[str]:
@@ -209,9 +207,6 @@ class Site:
             self.made = Undo(tuple(c for c in self.made.changes if c not in parts))
         self.firewall.forget()
         self._filter = None
-
-    def _look(self) -> None:
-        self.ports = tuple(host.bridge_ports(self.spec.bridge))
 
     def _left_by_killed_node(self, state: HostState) -> Undo:
         earlier = read_undo(self._run_dir)

@@ -558,6 +558,20 @@ def events(net: Lab, host: Host) -> list[dict[str, Any]]:
     return [json.loads(line) for line in call(net, host, "events", "--json").stdout.splitlines()]
 
 
+def test_status_shows_a_port_that_somebody_else_adds_or_takes_away(lab: MakeLab) -> None:
+    net = lab()
+    h1, _ = net.add_underlay(hosts=2)
+    net.write_peers_toml()
+    net.start_node(h1)
+    net.wait_ready()
+    seen = lambda: answer(net, h1)["bridge"]["ports"]  # noqa: E731
+    assert seen() == ["tap-lab"]
+    h1.ip("link add vm1 type veth peer name guest1", "link set vm1 master br-lab")
+    eventually(lambda: seen() == ["tap-lab", "vm1"], SEEN)
+    h1.ip("link del vm1")
+    eventually(lambda: seen() == ["tap-lab"], SEEN)
+
+
 def test_verbs_answer_in_words_and_in_json(lab: MakeLab) -> None:
     net = lab()
     h1, h2, g1, g2 = two_hosts(net)

@@ -152,3 +152,22 @@ def test_other_processes_cannot_make_the_watch_believe_anything(watched: Watched
             forger.sendto(link_gone, (port.getsockname()[0], 0))
     assert select.select([watched.watch], [], [], 1)[0]
     assert watched.watch.receive_changes() == []
+
+
+def test_the_ports_of_a_bridge_are_those_of_now(watched: Watched) -> None:
+    assert watched.watch.ports("br0") == ("port0",)
+    watched.changes_after(
+        "link add vm1 type veth peer name guest1",
+        "link set vm1 master br0",
+        until=LinkChange(ChangeKind.MASTER_CHANGED, "vm1", "br0"),
+    )
+    assert watched.watch.ports("br0") == ("port0", "vm1")
+    watched.changes_after("link set vm1 nomaster", until=LinkChange(ChangeKind.MASTER_CHANGED, "vm1", ""))
+    assert watched.watch.ports("br0") == ("port0",)
+    watched.changes_after(
+        "link set port0 down", "link set port0 name p", until=LinkChange(ChangeKind.LINK_GONE, "port0")
+    )
+    assert watched.watch.ports("br0") == ("p",)
+    watched.changes_after("link del p", until=LinkChange(ChangeKind.LINK_GONE, "p"))
+    assert watched.watch.ports("br0") == ()
+    assert watched.watch.ports("no-such-bridge") == ()

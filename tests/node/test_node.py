@@ -114,6 +114,9 @@ class FakeWatch:
         changes, self._changes = self._changes, []
         return changes
 
+    def ports(self, bridge: str) -> tuple[str, ...]:
+        return ("tap-lan", "vm1")
+
     def fileno(self) -> int:
         return self._read
 
