@@ -28,6 +28,7 @@ from l2overlay.controlplane.membership import Membership
 from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.controlplane.peer import REJECT_TIME, Peer
 from l2overlay.controlplane.protection import LoopStatus, Protection, StormStatus
+from l2overlay.controlplane.refusals import Refusal
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.ethernet import (
     ETHERNET_HEADER_LEN,
@@ -93,6 +94,10 @@ class PeerStatus:
     stations: int
     queued_frames: int
     counters: Counters
+    left: float | None = None
+    """Seconds since it said that it leaves, until it comes back."""
+    mtu: int = 0
+    """Of its segment, as it said; 0 when it did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,7 @@ class Overlay:
         if config.peer(context.public_key) is None:
             raise ConfigError("peers.toml", (Problem(0, 0, "this node's own key has no [[peers]] stanza"),))
         self._local = LocalNode(context, now=now, wall_clock=wall_clock, last_stamp=last_stamp, random=random)
+        self._local.mtu = segment.mtu
         self._max_frame_len = segment.mtu + ETHERNET_HEADER_LEN + TAGS_LEN
         self._switch = Switch(FilteringDatabase(segment.ageing_time), own_macs)
         self._gate: Gate | None = None
@@ -670,6 +676,10 @@ class Overlay:
         """Of what belongs to no peer: handshakes, strangers, and what the shell counts."""
         return self._local.counters
 
+    def refusals(self, now: float) -> list[Refusal]:
+        """Handshakes that came to nothing lately, and why."""
+        return self._local.refusals.recent(now)
+
     def total_counters(self) -> Counters:
         """Of the node as a whole: its own and all peers' together."""
         total = Counters()
@@ -704,6 +714,8 @@ class Overlay:
             stations=self._switch.fdb.count(Port(peer.key)),
             queued_frames=len(peer.queue),
             counters=peer.counters,
+            left=None if peer.left_time is None else now - peer.left_time,
+            mtu=peer.mtu if peer.up else 0,
         )
 
     def loops(self, now: float) -> list[LoopStatus]:

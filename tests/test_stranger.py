@@ -55,6 +55,9 @@ def records_in(plaintext: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += 4 + length
 
 
+MTU = 1500
+
+
 @dataclass
 class Stranger:
     """The other implementation."""
@@ -99,7 +102,7 @@ class Stranger:
         kind, suite, reserved, self.remote_index, receiver = struct.unpack_from("<BBHII", datagram)
         assert (len(datagram), kind, suite, reserved, receiver) == (100, RESP, self.suite, 0, self.index)
         assert with_macs(datagram[:-32], self.public) == datagram
-        assert self.noise.read_message(datagram[12:-32]) == bytes((3, 0, 0, 0, 0, 0, 0, 0))
+        assert self.noise.read_message(datagram[12:-32]) == struct.pack("<HHI", 3, MTU, 0)
         self.counter = 0
 
     def answer(self, datagram: bytes) -> bytes:
@@ -108,7 +111,7 @@ class Stranger:
         assert with_macs(datagram[:-32], self.public) == datagram
         self._start(initiator=False)
         stamp, features, zero = struct.unpack("<QII", self.noise.read_message(datagram[8:-32]))
-        assert (features, zero) == (3, 0)
+        assert (features, zero) == (3 | MTU << 16, 0)
         assert stamp > 0
         message = bytes(self.noise.write_message(struct.pack("<II", self.features, 0)))
         head = struct.pack("<BBHII", RESP, self.suite, 0, self.index, self.remote_index)

@@ -116,5 +116,7 @@ def peer_state(peer: dict[str, Any]) -> str:
     """`up`, or `down: no answer; next try in 3 s`: the reason and the next try stand with the state."""
     if peer["up"]:
         return "up"
+    if peer.get("left") is not None:
+        return f"left {duration(peer['left'])} ago"
     reason = f"down: {peer['reason']}" if peer["reason"] else "down"
     return reason if peer["next_try"] is None else f"{reason}; next try in {peer['next_try']:.0f} s"

@@ -40,6 +40,7 @@ def status_lines(status: dict[str, Any], *, verbose: bool) -> list[str]:
         *_head_lines(status),
         *(_inner_lines(status) if verbose else ()),
         *(f"  degraded   {output.paint(trouble, 'yellow')}" for trouble in status["degraded"]),
+        *(f"  refused    {entry['text']} ({ago(entry['age'])})" for entry in status.get("refused", ())),
         "",
         *peer_lines(status["peers"], verbose=verbose),
         "",
@@ -74,6 +75,8 @@ def _head_lines(status: dict[str, Any]) -> list[str]:
     tap, bridge, underlay = (status[k] for k in ("tap", "bridge", "underlay"))
     state = output.paint(status["state"], "green" if status["state"] == "ok" else "yellow")
     peers = f"{status['peers_up']}/{status['peers_total']} peers up"
+    awaited = status.get("peers_awaited", 0)
+    peers += f", waiting for {awaited} to call" * bool(awaited)
     return [
         f"segment {status['segment']}  node {status['node']}  {state}  {peers}, running for {duration(status['uptime'])}",
         f"  bridge     {bridge['name']}  ports {' '.join(bridge['ports']) or 'none'}",

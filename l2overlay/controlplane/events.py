@@ -1,6 +1,7 @@
 """What the core tells its shell: plain data, in the order in which it happened."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.counters import DropReason
@@ -37,6 +38,42 @@ class PeerUnanswered:
 
     peer: PeerKey
     attempts: int
+
+
+class Cause(StrEnum):
+    """Why a handshake came to nothing."""
+
+    WRONG_KEY = "wrong_key"
+    """The caller uses a public key for us that is not ours."""
+    UNKNOWN_KEY = "unknown_key"
+    """A genuine call of a key that is in no stanza."""
+    OTHER_SUITE = "other_suite"
+    OTHER_SEGMENT = "other_segment"
+    """The segment's name differs, or the version of the protocol."""
+    STALE_STAMP = "stale_stamp"
+    """A known key, and a stamp that is not newer than its last."""
+    OTHER_PSK = "other_psk"
+    """The answer to our own call could not be read."""
+    UNUSED_ANSWER = "unused_answer"
+    """A known key calls again and again, and never uses our answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeRefused:
+    """A handshake with `address` came to nothing, and we know why. `peer` is the other's key where it is known."""
+
+    cause: Cause
+    address: Address
+    peer: PeerKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class MtuDiffers:
+    """The peer came up, and its segment has another MTU than ours: large frames are lost."""
+
+    peer: PeerKey
+    theirs: int
+    ours: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +166,8 @@ Event = (
     | PeerDown
     | PeerMoved
     | PeerUnanswered
+    | HandshakeRefused
+    | MtuDiffers
     | PathSizeChanged
     | PathTooSmall
     | StationMoved

@@ -46,6 +46,8 @@ FEATURE_LAN = 1
 FEATURE_TRAIN = 2
 """Trains and RECEPTION records are understood."""
 OUR_FEATURES = FEATURE_LAN | FEATURE_TRAIN
+_MTU_SHIFT = 16
+"""The upper half of `features` is the segment's MTU: a node that does not know it ignores those bits. 0: not told."""
 
 # stamp u64, features u32, reserved u32 (0)
 _INIT_PAYLOAD: Final = Struct("<QII")
@@ -136,6 +138,21 @@ class ReceivedInit:
     stamp: int
     features: int
     state: HandshakeState = field(repr=False, compare=False)
+
+
+def features_with(mtu: int) -> int:
+    """What we tell of ourselves: our features, and the segment's MTU."""
+    return OUR_FEATURES | mtu << _MTU_SHIFT
+
+
+def mtu_in(features: int) -> int:
+    """The MTU of the other's segment; 0 when it did not tell."""
+    return features >> _MTU_SHIFT
+
+
+def suite_untrusted(datagram: bytes) -> int:
+    """The suite that an INIT or a RESP claims."""
+    return datagram[1]
 
 
 def initiate(

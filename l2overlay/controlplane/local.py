@@ -8,9 +8,10 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
-from l2overlay.addresses import Address
-from l2overlay.controlplane.events import Event
+from l2overlay.addresses import Address, PeerKey
+from l2overlay.controlplane.events import Cause, Event
 from l2overlay.controlplane.handshake import HandshakeContext, PendingHandshake
+from l2overlay.controlplane.refusals import Refusals
 from l2overlay.counters import Counters
 from l2overlay.dataplane.session import Session
 from l2overlay.seams import Burst
@@ -50,6 +51,9 @@ class LocalNode:
         self.stamp = last_stamp
         self.unanswered = 0
         """Peers with an endpoint and no session."""
+        self.mtu = 0
+        """Of the segment; told in handshakes. 0 is not told."""
+        self.refusals = Refusals()
         self.wakeup = inf
         self._wall_clock_offset = wall_clock - now
 
@@ -77,6 +81,12 @@ class LocalNode:
         """A handshake datagram."""
         self.bursts.append(Burst(address, len(datagram), [datagram]))
         self.counters.tx_datagrams += 1
+
+    def refuse(self, cause: Cause, address: Address, peer: PeerKey | None, now: float) -> None:
+        """A handshake came to nothing: remember it, and tell unless that was told lately."""
+        event = self.refusals.note(cause, address, peer, now)
+        if event is not None:
+            self.events.append(event)
 
     def arm(self, deadline: float) -> None:
         """Some peer wants its timer handled at `deadline`."""

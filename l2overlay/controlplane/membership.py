@@ -10,17 +10,19 @@ from collections.abc import Iterator
 from math import inf
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Config, PeerConfig
+from l2overlay.config import Config, PeerConfig, Suite
 from l2overlay.controlplane.cookie import CookieChecker
+from l2overlay.controlplane.events import Cause
 from l2overlay.controlplane.handshake import (
     INIT_LEN,
-    OUR_FEATURES,
     RESP_LEN,
     ReceivedInit,
+    features_with,
     receive_init_untrusted,
     receive_resp_untrusted,
     resp_receiver_untrusted,
     respond,
+    suite_untrusted,
 )
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.peer import Peer
@@ -138,6 +140,8 @@ class Membership:
         if kind == COOKIE_TYPE:
             return self._receive_cookie(datagram, now)
         if not self._checker.verify_mac1(datagram):
+            if kind == INIT_TYPE and suite_untrusted(datagram) in set(Suite):
+                self._local.refuse(Cause.WRONG_KEY, address, None, now)
             return DropReason.BAD_MAC1
         if kind == RESP_TYPE:
             return self._receive_resp(datagram, address, now)
@@ -154,14 +158,36 @@ class Membership:
             return DropReason.HANDSHAKE_LIMIT
         if self._handshakes.level < HANDSHAKE_BURST / 2:
             self._under_load_until = now + UNDER_LOAD_TIME
-        received = receive_init_untrusted(self._local.context, datagram)
+        try:
+            received = receive_init_untrusted(self._local.context, datagram)
+        except DatagramError:
+            same_suite = suite_untrusted(datagram) == self._local.context.suite
+            cause = Cause.OTHER_SEGMENT if same_suite else Cause.OTHER_SUITE
+            self._local.refuse(cause, address, None, now)
+            raise
         peer = self.peers.get(received.remote)
         if peer is None:
+            self._local.refuse(Cause.UNKNOWN_KEY, address, received.remote, now)
             return DropReason.UNKNOWN_PEER
         if received.stamp <= peer.last_stamp:
+            self._answer_stale(peer, datagram, source, address, now)
             return DropReason.STALE_HANDSHAKE
         self._accept(peer, received, address, now)
         return None
+
+    def _answer_stale(self, peer: Peer, datagram: bytes, source: bytes, address: Address, now: float) -> None:
+        """The peer's clock is behind and its stamp is lost, or somebody sends an old INIT again.
+
+        Silence while the peer has a session: PINGs tell when it has lost it. A peer without one is called at the address
+        that the INIT came from, once a cookie proves that address. Neither answer is larger than the INIT.
+        """
+        if peer.up:
+            return
+        if self._checker.verify_mac2(datagram, source, now):
+            self._local.refuse(Cause.STALE_STAMP, address, peer.key, now)
+            peer.call_back(address, now)
+        elif self._deserves_cookie(address.host, now):
+            self._local.send(address, self._checker.reply(datagram, source, now, self._local.random))
 
     def _deserves_cookie(self, host: str, now: float) -> bool:
         asked = self._recent.count(host, now)
@@ -178,7 +204,7 @@ class Membership:
             self._local.context,
             received,
             sender=index,
-            features=OUR_FEATURES,
+            features=features_with(self._local.mtu),
             ephemeral=self._local.random(32),
         )
         peer.last_stamp, peer.features = received.stamp, received.features
@@ -190,7 +216,11 @@ class Membership:
         if found is None:
             return DropReason.UNKNOWN_SESSION
         peer, pending = found
-        keys, remote_index, peer.features = receive_resp_untrusted(self._local.context, pending, datagram)
+        try:
+            keys, remote_index, peer.features = receive_resp_untrusted(self._local.context, pending, datagram)
+        except DatagramError:
+            peer.answer_unreadable(address, now)
+            raise
         peer.answered(pending, keys, remote_index, address, now)
         return None
 

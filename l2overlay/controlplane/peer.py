@@ -20,6 +20,8 @@ from l2overlay.addresses import Address, PeerKey
 from l2overlay.config import PeerConfig
 from l2overlay.controlplane.cookie import CookieHolder
 from l2overlay.controlplane.events import (
+    Cause,
+    MtuDiffers,
     PathSizeChanged,
     PathTooSmall,
     PeerDown,
@@ -29,10 +31,11 @@ from l2overlay.controlplane.events import (
 )
 from l2overlay.controlplane.handshake import (
     FEATURE_TRAIN,
-    OUR_FEATURES,
     PendingHandshake,
     SessionKeys,
+    features_with,
     initiate,
+    mtu_in,
 )
 from l2overlay.controlplane.liveness import Liveness
 from l2overlay.controlplane.local import LocalNode
@@ -94,6 +97,8 @@ somebody sends us again do not count, because the genuine peer answers the PINGs
 MAX_QUEUED_FRAMES = 64
 MAX_QUEUED_BYTES = 128 * 1024
 QUEUE_TIME = 1.0
+CALL_BACK_INTERVAL = 1.0
+"""A peer whose stamps are behind is called at most so often."""
 UNANSWERED_EVERY = 8
 """A silent peer is reported at its third INIT and at every eighth from then on: about every 10 s."""
 
@@ -136,6 +141,10 @@ class Peer:
         self._unconfirmed_inits = 0
         self._cookie = CookieHolder(self.key)
         self._roaming = Roaming(local.random, now)
+        self.left_time: float | None = None
+        """When it said that it leaves; None since it came back."""
+        self._called_back: tuple[int, Address] | None = None
+        self._next_call_back = -inf
 
     def configure(self, config: PeerConfig, now: float) -> None:
         """Its stanza is another one."""
@@ -234,7 +243,7 @@ class Peer:
         self._local.send(self.endpoint, pending.datagram)
         self._attempts += 1
         self.next_init = self._in_company(now + self._retry_delay())
-        if not self.up:
+        if not self.up and self.left_time is None:
             self.reason = (
                 "no answer yet" if self._attempts == 1 else f"no answer to {self._attempts} handshakes"
             )
@@ -250,7 +259,7 @@ class Peer:
             self.key,
             sender=local.new_index(),
             stamp=local.new_stamp(now),
-            features=OUR_FEATURES,
+            features=features_with(local.mtu),
             ephemeral=local.random(32),
             cookie=self._cookie.cookie(now),
         )
@@ -278,6 +287,8 @@ class Peer:
         now: float,
     ) -> None:
         """A genuine RESP: the session is current at once, and a PING under it confirms the keys to the responder."""
+        if not self.up and self._called_back is not None and self._called_back[0] == pending.sender:
+            self._take_endpoint(self._called_back[1])
         session = self._make_session(keys, pending.sender, remote_index, address, now, initiator=True)
         self._replace_current(session)
         self.liveness.last_heard = now
@@ -289,15 +300,37 @@ class Peer:
         if len(self.next) >= MAX_PENDING:
             self._drop_session(self.next.popleft())
         self.next.append(self._make_session(keys, index, remote_index, address, now, initiator=False))
+        self._unconfirmed_inits += 1
         if self.up:
             self._check_half_open(now)
+        elif self._unconfirmed_inits >= UNCONFIRMED_INITS:
+            self._local.refuse(Cause.UNUSED_ANSWER, address, self.key, now)
+
+    def call_back(self, address: Address, now: float) -> None:
+        """Send an INIT to an address from which the peer proved to call, with stamps too old for a session."""
+        if now < self._next_call_back:
+            return
+        self._next_call_back = now + CALL_BACK_INTERVAL
+        pending = self._initiate(now)
+        self._called_back = (pending.sender, address)
+        self._local.send(address, pending.datagram)
+
+    def answer_unreadable(self, address: Address, now: float) -> None:
+        """An answer to our INIT did not verify. Somebody on the way may have made it, so nothing else changes."""
+        if not self.up:
+            self._local.refuse(Cause.OTHER_PSK, address, self.key, now)
+
+    def _take_endpoint(self, address: Address) -> None:
+        """Of a peer that is down: where it is."""
+        self._count_unanswered(-1)
+        self.endpoint = address
+        self._count_unanswered(+1)
 
     def _check_half_open(self, now: float) -> None:
         """INIT after INIT, and never a datagram under what we answer: perhaps the peer does not hear us. PINGs tell."""
         unanswered_since = self.liveness.unanswered_since
         if unanswered_since == inf:
             self._send_ping(now)
-        self._unconfirmed_inits += 1
         if self._unconfirmed_inits >= UNCONFIRMED_INITS and unanswered_since + UNHEARD_TIME <= now:
             self.go_down("it does not hear us", now)
 
@@ -366,6 +399,7 @@ class Peer:
         """Both ends are known to have the keys."""
         self._stop_handshake()
         self._unconfirmed_inits = 0
+        self.left_time = self._called_back = None
         self.liveness.answered(now)
         if self.up:
             return
@@ -375,6 +409,14 @@ class Peer:
         self.reason = ""
         self._restart_path(now)
         self._local.events.append(PeerUp(self.key, self.endpoint))
+        theirs, ours = self.mtu, self._local.mtu
+        if theirs and ours and theirs != ours:
+            self._local.events.append(MtuDiffers(self.key, theirs, ours))
+
+    @property
+    def mtu(self) -> int:
+        """Of its segment, as its latest handshake says; 0 when it does not say."""
+        return mtu_in(self.features)
 
     def go_down(self, reason: str, now: float) -> None:
         """No session any more. The owner flushes its stations when it sees the event."""
@@ -422,9 +464,7 @@ class Peer:
             self._drop_next()
             self._replace_current(session)
             if not self.up:
-                self._count_unanswered(-1)
-                self.endpoint = session.address
-                self._count_unanswered(+1)
+                self._take_endpoint(session.address)
             self._confirm(now)
         self.liveness.last_heard = now
         if self.features & FEATURE_TRAIN:
@@ -463,6 +503,7 @@ class Peer:
             if self.trains.reported_untrusted(used, opened, self.path.size, now):
                 self.outbox.resize(self.path.size, self.trains.cars)
         elif kind is Record.BYE:
+            self.left_time = now
             self.go_down("it left", now)
 
     def _receive_pong(self, body: bytes, now: float) -> None:

@@ -26,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     underlay.check_tunnelled_tunnel,
     underlay.check_reverse_path,
     underlay.check_peers,
+    underlay.check_refused,
 )
 
 

@@ -36,6 +36,7 @@ def with_node(
         name=status["node"],
         troubles=tuple(status["degraded"]),
         stations={station["mac"]: station["peer"] for station in stations},
+        refused=tuple((entry["text"], entry["stanza"]) for entry in status.get("refused", ())),
     )
     return replace(
         segment or SegmentView(bridge, tap),
@@ -59,4 +60,5 @@ def _peer(peer: Mapping[str, Any]) -> PeerView:
         port=int(port) if port else None,
         up=peer["up"],
         reason=peer["reason"] or "",
+        left=peer.get("left") is not None,
     )

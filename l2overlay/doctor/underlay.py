@@ -35,7 +35,10 @@ def check_peers(view: HostView) -> Iterator[Finding]:
     """Peers that can be called and are down."""
     shut = [f for f in check_underlay_firewall(view) if f.severity is Severity.ERROR]
     for peer in view.segment.peers:
-        if peer.up is False and peer.host is not None:
+        if peer.up is False and peer.left:
+            text = f"peer {peer.name} has left: its node was stopped there"
+            yield Finding("peer-left", Severity.WARNING, text, (f"l2overlay peers: {peer.name} left",))
+        elif peer.up is False and peer.host is not None:
             where = f"{peer.host}:{peer.port}" if ":" not in peer.host else f"[{peer.host}]:{peer.port}"
             yield Finding(
                 cause="peer-down",
@@ -44,8 +47,21 @@ def check_peers(view: HostView) -> Iterator[Finding]:
                 proof=(f"l2overlay peers: {peer.name} down, {peer.reason or 'no session'}",),
                 advice="this host's own firewall drops the node's datagrams, as said here too: open that first"
                 if shut
-                else f"on {peer.name}: is its node running, is UDP port {peer.port} open (l2overlay doctor there)?",
+                else f"on {peer.name}: is its node running, is UDP port {peer.port} open? 'l2overlay status' there "
+                "says when it refuses this node: another key, psk, suite, segment name, or a clock that is behind",
             )
+
+
+def check_refused(view: HostView) -> Iterator[Finding]:
+    """Whoever calls this host and gets no session."""
+    for text, stanza in view.segment.node.refused if view.segment.node is not None else ():
+        yield Finding(
+            cause="handshake-refused",
+            severity=Severity.WARNING,
+            text=text,
+            proof=("l2overlay status: refused",),
+            advice=f"or paste into peers.toml:\n{stanza.rstrip()}" if stanza else "",
+        )
 
 
 def check_tunnelled_tunnel(view: HostView) -> Iterator[Finding]:

@@ -68,6 +68,8 @@ class PeerView:
     up: bool | None = None
     """None when no node was asked."""
     reason: str = ""
+    left: bool = False
+    """It said that it leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class NodeView:
     troubles: tuple[str, ...] = ()
     stations: Mapping[str, str | None] = field(default_factory=dict)
     """By MAC the peer that it is behind; None: this host."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """Handshakes that came to nothing lately: in words, and the stanza to paste or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from l2overlay.addresses import PeerKey
 from l2overlay.control import ERROR_SCHEMA
 from l2overlay.errors import UsageError
 from l2overlay.node.control import Answer, BadRequest, Request
+from l2overlay.observe.refusals import refused_data
 from l2overlay.observe.status import (
     FDB_SCHEMA,
     PEERS_SCHEMA,
@@ -128,6 +129,7 @@ class Answers:
             lag_p50=node.lag.percentile(0.5),
             lag_p99=node.lag.percentile(0.99),
             blocked_count=pump.blocked_count,
+            refused=tuple(refused_data(node.config, node.overlay.refusals(node.clock()), node.clock())),
             linger=pump.linger,
             rehearsal_count=pump.rehearsal_count,
             log_lines_lost=node.journal.lines_lost,

@@ -16,10 +16,13 @@ import trio
 
 from l2overlay.addresses import Address, PeerKey, format_key, format_mac
 from l2overlay.controlplane.events import (
+    Cause,
     Event,
     FrameRefused,
+    HandshakeRefused,
     LoopFound,
     LoopHealed,
+    MtuDiffers,
     PathSizeChanged,
     PathTooSmall,
     PeerDown,
@@ -33,6 +36,7 @@ from l2overlay.controlplane.events import (
 )
 from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.counters import DropReason
+from l2overlay.observe.refusals import refusal_text, stanza
 
 EVENT_SCHEMA = "l2overlay.event/1"
 RECENT_EVENTS = 500
@@ -134,6 +138,8 @@ class Journal:
         allowance = self._allowance(kind)
         if allowance is not None:
             fields = {name: self._plain(value) for name, value in asdict(event).items()}
+            if isinstance(event, HandshakeRefused):
+                fields["stanza"] = stanza(event.cause, event.peer)
             self._publish(kind, _TEXTS[type(event)](event, self._where), fields, allowance)
 
     def recent(self) -> list[EventData]:
@@ -201,6 +207,8 @@ _KINDS: dict[type, str] = {
     PeerDown: "peer_down",
     PeerMoved: "peer_moved",
     PeerUnanswered: "peer_unanswered",
+    HandshakeRefused: "handshake_refused",
+    MtuDiffers: "mtu_differs",
     PathSizeChanged: "path_size_changed",
     PathTooSmall: "path_too_small",
     StationMoved: "station_moved",
@@ -253,6 +261,14 @@ _TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
     PeerDown: lambda e, where: f"peer {where(e.peer)} is down: {e.reason}",
     PeerMoved: lambda e, where: f"peer {where(e.peer)} moved from {e.old or 'nowhere'} to {e.new}",
     PeerUnanswered: lambda e, where: f"peer {where(e.peer)} has not answered {e.attempts} handshakes",
+    HandshakeRefused: lambda e, where: (
+        "refused: " * (e.cause is not Cause.OTHER_PSK)
+        + refusal_text(e.cause, e.address, "" if e.peer is None else where(e.peer), e.peer)
+    ),
+    MtuDiffers: lambda e, where: (
+        f"peer {where(e.peer)} has mtu {e.theirs}, this host {e.ours}: larger frames than "
+        f"{min(e.theirs, e.ours)} do not pass; make mtu equal in both peers.toml"
+    ),
     PathSizeChanged: lambda e, where: (
         f"path to peer {where(e.peer)} takes datagrams of {e.datagram_size} bytes"
     ),

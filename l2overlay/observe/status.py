@@ -62,6 +62,8 @@ class NodeFacts:
     """Endpoint names that do not resolve: why, and seconds until the next look-up."""
     loops: tuple[LoopStatus, ...] = ()
     storms: tuple[StormStatus, ...] = ()
+    refused: tuple[dict[str, Any], ...] = ()
+    """Handshakes that came to nothing lately (`refusals.refused_data`)."""
 
 
 def status_data(
@@ -71,6 +73,7 @@ def status_data(
     troubles = [
         *facts.troubles,
         *protection_troubles(config, facts),
+        *mtu_troubles(config, peers),
         *peer_troubles(config, peers, facts.unresolved),
         *path_troubles(peers),
     ]
@@ -107,6 +110,8 @@ def status_data(
         "log_lines_lost": facts.log_lines_lost,
         "peers_up": sum(p.up for p in peers),
         "peers_total": len(peers),
+        "peers_awaited": sum(_is_awaited(config, p) for p in peers),
+        "refused": list(facts.refused),
         "peers": peers_data(config, peers, facts.unresolved),
         "counters": counters_data(counters),
         "drops": drops_data(counters, every=True),
@@ -150,7 +155,9 @@ def peer_data(
         "configured_endpoint": str(configured) if configured else None,
         "up": peer.up,
         "state": "up" if peer.up else "down",
-        "reason": reason,
+        "reason": "waits for its call" if _waits_for_call(peer, configured) else reason,
+        "left": _seconds(peer.left),
+        "mtu": peer.mtu or None,
         "next_try": _seconds(next_try),
         "rtt": _seconds(peer.rtt, 6),
         "last_heard": _seconds(peer.last_heard),
@@ -216,9 +223,12 @@ def _name_of(config: Config, key: PeerKey | None) -> str | None:
 def peer_troubles(
     config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float]]
 ) -> list[str]:
-    """Peers that ought to be up and are not: those with an endpoint, whom we can call ourselves."""
+    """Peers that ought to be up and are not: those with an endpoint, whom we can call ourselves.
+
+    A peer that said that it leaves is not among them.
+    """
     wanted = {p.public_key: p.endpoint for p in config.peers}
-    down = [p for p in peers if not p.up and (wanted.get(p.key) or p.endpoint)]
+    down = [p for p in peers if not p.up and p.left is None and (wanted.get(p.key) or p.endpoint)]
     named = [
         f"peer {p.name} ({p.endpoint or wanted.get(p.key)}) is down: "
         f"{unresolved[p.key][0] if p.key in unresolved else p.reason or 'no session'}"
@@ -239,6 +249,28 @@ def path_troubles(peers: Iterable[PeerStatus]) -> list[str]:
     return (
         [*named, f"{len(small) - len(named)} more paths are too small"] if len(small) > len(named) else named
     )
+
+
+def mtu_troubles(config: Config, peers: Iterable[PeerStatus]) -> list[str]:
+    """Peers that are up and whose segment has another MTU: large frames from the side with more are lost."""
+    ours = config.segment.mtu
+    odd = [p for p in peers if p.up and p.mtu and p.mtu != ours]
+    named = [
+        f"mtu: {p.mtu} at peer {p.name}, {ours} here; larger frames than {min(p.mtu, ours)} do not pass: make it equal"
+        for p in odd[:NAMED_TROUBLES]
+    ]
+    rest = len(odd) - len(named)
+    return [*named, f"mtu: {rest} more peers have another one"] if rest else named
+
+
+def _is_awaited(config: Config, peer: PeerStatus) -> bool:
+    stanza = config.peer(peer.key)
+    return _waits_for_call(peer, stanza.endpoint if stanza is not None else None)
+
+
+def _waits_for_call(peer: PeerStatus, configured: Endpoint | None) -> bool:
+    """Only the peer can begin: nobody told us where it is, and it was not there yet."""
+    return not peer.up and peer.left is None and configured is None and peer.endpoint is None
 
 
 def _seconds(value: float | None, digits: int = 3) -> float | None:

@@ -436,6 +436,20 @@ CASES: dict[str, tuple[tuple[Break, ...], str, str, str, bool]] = {
         "",
         False,
     ),
+    "peer left": (
+        (with_segment(peers=(replace(PEER, up=False, reason="it left", left=True),)),),
+        "peer-left",
+        "peer beta has left",
+        "",
+        False,
+    ),
+    "handshake refused": (
+        (with_segment(node=replace(NODE, refused=(("192.0.2.9:7470 calls with the key K", "[[peers]]"),))),),
+        "handshake-refused",
+        "192.0.2.9:7470 calls with the key K",
+        "",
+        False,
+    ),
     "peer down": (
         (with_segment(peers=(replace(PEER, up=False, reason="no answer"),)),),
         "peer-down",

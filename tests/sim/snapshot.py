@@ -1,6 +1,7 @@
 """All that a node consists of, as plain values by their place: to show that something changed nothing.
 
-Counters are left out, and how much handshake work is still allowed: a refused datagram may do nothing but be counted.
+Counters are left out, what is told of refused handshakes, and how much handshake work is still allowed: a refused
+datagram may do nothing but be counted and told.
 """
 
 from collections import deque
@@ -9,6 +10,7 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
+from l2overlay.controlplane.refusals import Refusals
 from l2overlay.controlplane.token_bucket import TokenBucket
 from l2overlay.counters import Counters
 
@@ -39,7 +41,7 @@ def _collect(value: Any, place: str, found: dict[str, object], seen: set[int]) -
         found[place] = value
     elif isinstance(value, list) and value and all(type(each) is int for each in value):
         found[place] = tuple(value)
-    elif not isinstance(value, (*_CODE, Counters, TokenBucket)) and id(value) not in seen:
+    elif not isinstance(value, (*_CODE, Counters, TokenBucket, Refusals)) and id(value) not in seen:
         seen.add(id(value))
         parts = list(_parts(value))
         found[place] = (
