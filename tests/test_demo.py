@@ -152,6 +152,27 @@ def test_without_root_it_names_the_command_to_run(
     assert f"sudo {sys.executable} -m l2overlay demo" in capsys.readouterr().err
 
 
+BARE_CHROOT = """\
+set -e
+for entry in /*; do
+    if [ -L "$entry" ]; then cp -d "$entry" "$0$entry"
+    elif [ -d "$entry" ]; then mkdir "$0$entry"; mount --rbind "$entry" "$0$entry"; fi
+done
+exec chroot "$0" "$@"
+"""
+
+
+@pytest.mark.host
+def test_in_a_chroot_whose_root_is_no_mount_point_the_remedy_is_named(tmp_path: Path) -> None:
+    argv = ["unshare", "-m", "sh", "-c", BARE_CHROOT, tmp_path, sys.executable, "-m", "l2overlay", "demo"]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=60, env=child_environment(), check=False
+    )
+    assert done.returncode == 1
+    assert "mount --bind DIR DIR && chroot DIR" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("count", ["1", "17", "three"])
 def test_a_number_of_hosts_that_cannot_be_is_refused(count: str) -> None:
     done = run_verb("--hosts", count)

@@ -29,10 +29,11 @@ from typing import Any
 from l2overlay.config import DEFAULT_PORT
 from l2overlay.demo.eavesdrop import LISTENING
 from l2overlay.demo.lab import Family, Guest, Host, Lab, PingResult, child_environment
-from l2overlay.demo.namespace import LabError, Namespace, run_command
+from l2overlay.demo.namespace import LabError, Namespace, root_is_mount_point, run_command
 from l2overlay.demo.note import Note, noted
 from l2overlay.demo.snapshot import Snapshot, differences
 from l2overlay.errors import HostPermissionError, HostSetupError
+from l2overlay.privileges import has_capability, remedy
 
 SEGMENT = "demo"
 MIN_HOSTS, MAX_HOSTS = 2, 16
@@ -133,6 +134,17 @@ def require_host() -> None:
     if os.geteuid() != 0:
         raise HostPermissionError(
             f"the demo makes network namespaces, which needs root; run: sudo {own_command()}"
+        )
+    for capability in ("CAP_SYS_ADMIN", "CAP_NET_ADMIN"):
+        if not has_capability(capability):
+            advice = remedy(capability, own_command())
+            raise HostPermissionError(
+                f"the demo makes network namespaces, which needs {capability}; {advice}"
+            )
+    if not root_is_mount_point():
+        raise HostSetupError(
+            "this is a chroot whose root is no mount point, where `ip netns exec` cannot work; outside of it run: "
+            "mount --bind DIR DIR && chroot DIR ... (DIR is the root's directory)"
         )
     missing = [program for program in NEEDED if shutil.which(program) is None]
     if missing:

@@ -43,6 +43,15 @@ def run_command(
     return done
 
 
+def root_is_mount_point() -> bool:
+    """Whether `ip netns exec` can make the mounts below `/` its own (mount --make-rslave /); not so in a bare chroot."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return True  # without /proc other things fail first, and say so
+    return any(mount.split()[4] == "/" for mount in mounts)
+
+
 def existing_namespaces() -> list[str]:
     """The names `ip netns` knows on this machine."""
     return [line.split()[0] for line in run_command(["ip", "netns", "list"]).stdout.splitlines() if line]
