@@ -135,6 +135,9 @@ def _read_file(path: Path) -> bytes:
         return read_regular(path, MAX_FILE_SIZE + 1)[0]
     except IsADirectoryError:
         raise _whole_file(str(path), "is a directory; name the peers.toml in it") from None
+    except FileNotFoundError as error:
+        hint = "'l2overlay init SEGMENT' makes a first one, any other host has a copy"
+        raise _whole_file(str(path), f"cannot be read: {error.strerror}; {hint}") from None
     except OSError as error:
         raise _whole_file(str(path), f"cannot be read: {error.strerror}") from None
 

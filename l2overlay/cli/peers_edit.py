@@ -6,6 +6,7 @@ in exactly that peer before it replaces the file (atomically, with its mode and 
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
@@ -236,7 +237,7 @@ def _report(
         return 0
     print(f"{path}: {done} {name}; copy the file to every host and run 'l2overlay reload' there")
     if addresses:
-        print(
-            f"Where no node runs yet: 'l2overlay join'. Then: ping -c 3 {interface_address(addresses[0]).ip}"
-        )
+        installed = path.parent == CONFIGURATION_DIR
+        join = f"l2overlay join {path.stem if installed else f'--peers {shlex.quote(str(path))}'}"
+        print(f"Where no node runs yet: '{join}'. Then: ping -c 3 {interface_address(addresses[0]).ip}")
     return 0

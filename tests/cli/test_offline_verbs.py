@@ -226,6 +226,12 @@ def test_check_with_a_foreign_key_prints_the_stanza_to_paste(call: Call, tmp_pat
     assert f'[[peers]]\nname = "{init.own_name()}-2"\npublic_key = "{public.strip()}"\n' in err
 
 
+def test_a_file_that_is_not_there_is_told_with_what_makes_one(call: Call, tmp_path: Path) -> None:
+    for words in (["check", tmp_path / "lan.toml"], ["peers", "list", "--file", tmp_path / "lan.toml"]):
+        code, _, err = call(*words)
+        assert (code, "'l2overlay init SEGMENT' makes a first one" in err) == (78, True)
+
+
 def test_schema_is_a_json_schema(call: Call) -> None:
     assert json.loads(call("schema")[1])["$schema"].startswith("https://json-schema.org/")
 
@@ -352,6 +358,7 @@ def test_address_of_an_added_peer_stands_with_those_of_the_others(call: Call, fi
     two = ("--address", "10.9.0.4/24", "--address", "fd09::4/64")
     code, out, _ = call("peers", "add", "delta", public_text(), *two, "--file", file)
     assert (code, out.splitlines()[-1].rpartition("Then: ")[2]) == (0, "ping -c 3 10.9.0.4")
+    assert f"'l2overlay join --peers {file}'" in out
     after = load_config(file)
     assert list(map(str, after.segment.addresses["delta"])) == ["10.9.0.4/24", "fd09::4/64"]
     assert {k: v for k, v in after.segment.addresses.items() if k != "delta"} == before.segment.addresses
