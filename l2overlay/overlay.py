@@ -402,8 +402,11 @@ class Overlay:
         controls = received.controls
         if len(controls) > 1:
             controls = _with_one_challenge(controls)
+        is_used = not controls or peer.uses(session)
         for kind, body in controls:
-            if kind is Record.LAN:
+            if not is_used:
+                peer.receive_former_control(kind, body, address, now)
+            elif kind is Record.LAN:
                 self._receive_lan(peer, body)
             else:
                 peer.receive_control(kind, body, address, now)

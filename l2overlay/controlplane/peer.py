@@ -5,6 +5,10 @@ responder it waits in `next` until the first datagram under it proves that the i
 `previous` and still open what was under way. There may be several: when both ends start a handshake at the same moment
 two sessions come of it, each end sends under another one, and so does the next pair that replaces them.
 
+A record that changes state (BYE, LAN, RECEPTION, and that a PING puts off ours) counts only under a session that the peer
+may still use, which is the current session or the other one of its pair: somebody on the path can hold a datagram back and
+let it go after the peer was restarted. Answers need no such rule, because each has the token of its question.
+
 A peer is up from the moment a session is confirmed until one of: it says BYE; no PING was answered for `DOWN_TIME`, and
 `DOWN_INITS` INITs neither; it keeps sending INITs, never uses what we answer, and answers no PING (it does not hear us);
 its last session expired.
@@ -90,6 +94,8 @@ MAX_PENDING = 4
 up to 2.4 s the answer comes after the next INIT has left."""
 MAX_PREVIOUS = 3
 """The other one of the pair in use, and the pair before it."""
+PAIR_TIME = 3.0
+"""Two sessions of which each end made one, within so many seconds, are a pair: either may be the one that the peer uses."""
 UNCONFIRMED_INITS = 4
 UNHEARD_TIME = 2.0
 """Ten PINGs. So many INITs that we answered in vain, and so long without a PONG: it does not hear us. Old INITs that
@@ -192,9 +198,16 @@ class Peer:
             self.wake_at(self.path.deadline())
 
     def say_bye(self, now: float) -> None:
-        """We leave, or the peer is to: it flushes our stations at once instead of after its timeout."""
-        if self.current is not None and self.endpoint is not None:
-            self._send_plaintext(control_record(Record.BYE), self.endpoint, now)
+        """We leave, or the peer is to: it flushes our stations at once instead of after its timeout.
+
+        Under every session, because each end may use another one, and believes a BYE under its own.
+        """
+        endpoint = self.endpoint
+        if self.current is None or endpoint is None:
+            return
+        for session in (self.current, *self.previous, *self.next):
+            self._local.bursts.append(session.seal_alone(control_record(Record.BYE), endpoint))
+            self.counters.tx_datagrams += 1
 
     def _send_plaintext(self, plaintext: bytes, address: Address, now: float) -> None:
         assert self.current is not None
@@ -459,7 +472,7 @@ class Peer:
 
     def authenticated(self, session: Session, now: float) -> bool:
         """Datagrams of `session` verified. Promotes `next`. Says whether `flush` has work to do."""
-        if session in self.next:
+        if session in self.next and not self._is_former(session):
             self.next.remove(session)
             self._drop_next()
             self._replace_current(session)
@@ -473,6 +486,30 @@ class Peer:
                 self.outbox.add_record(control_record(Record.RECEPTION, RECEPTION.pack(*report)))
                 return True
         return False
+
+    def _is_former(self, session: Session) -> bool:
+        """Whether the present session was made so much later that the peer has no use for this one."""
+        return self.current is not None and session.created_time + PAIR_TIME < self.current.created_time
+
+    def uses(self, session: Session) -> bool:
+        """Whether the peer may send by `session`, as far as we know. If not, it is of before."""
+        current = self.current
+        if session is current or current is None:
+            return current is not None
+        return (
+            session.initiator != current.initiator
+            and abs(session.created_time - current.created_time) <= PAIR_TIME
+        )
+
+    def receive_former_control(self, kind: Record, body: bytes, address: Address, now: float) -> None:
+        """One control record of a session that the peer does not use any more: questions are answered, and answers taken."""
+        if kind is Record.PING:
+            self.outbox.add_record(control_record(Record.PONG, body))
+        elif kind is Record.BYE:
+            if self.up:
+                self._send_ping(now)
+        elif kind not in (Record.LAN, Record.RECEPTION):
+            self.receive_control(kind, body, address, now)
 
     def received_frames(self, now: float) -> None:
         """Frames came."""

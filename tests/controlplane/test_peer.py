@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import pytest
 
 from l2overlay.addresses import Address, MacAddress
 from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerUnanswered, PeerUp
+from l2overlay.controlplane.handshake import FEATURE_LAN, FEATURE_TRAIN
 from l2overlay.controlplane.local import INIT_RATE
 from l2overlay.controlplane.peer import (
     DOWN_INITS,
@@ -31,10 +33,10 @@ from l2overlay.controlplane.peer import (
 from l2overlay.controlplane.roaming import CHALLENGE_BURST, CHALLENGE_INTERVAL
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import plain
-from l2overlay.dataplane.wire import Record, control_record
+from l2overlay.dataplane.wire import LAN, RECEPTION, Record, control_record
 from l2overlay.seams import TapFrame
 
-from .far_end import DATA, FAR_ADDRESS, INIT, FarEnd, NearEnd, config_of
+from .far_end import DATA, FAR_ADDRESS, INIT, RESP, FarEnd, NearEnd, config_of
 
 NEAR, FAR = b"\x11" * 32, b"\x22" * 32
 BOUND = MacAddress(bytes.fromhex("525400aabbcc"))
@@ -474,3 +476,98 @@ def test_probing_a_peer_that_is_up_asks_it_and_one_that_is_down_calls_it_now(
     near.receive(far.control(Record.BYE))
     near.overlay.probe_peers(near.now)
     assert len(inits(near.wait(0.0))) == 1
+
+
+# -- what was held back ----------------------------------------------------------------------------------------------------
+
+
+def restarted(near: NearEnd, far: FarEnd) -> FarEnd:
+    """The peer's next run, which is up, some time after the one before."""
+    near.wait(5.0)
+    again = FarEnd(FAR, near.key, stamp=far.stamp + 1000, random=Random(7), features=far.features)
+    again.dial(near)
+    near.events()
+    return again
+
+
+def test_a_bye_of_a_former_session_does_not_take_the_present_one_down(near: NearEnd, far: FarEnd) -> None:
+    far.dial(near)
+    held_back = far.control(Record.BYE)
+    again = restarted(near, far)
+    sent = near.receive(held_back)
+    assert near.status().up
+    assert near.events() == []
+    assert any(again.open(datagram) for _, datagram in sent), "but it is asked whether it is there"
+    near.receive(again.control(Record.BYE))
+    assert not near.status().up
+
+
+def test_a_lan_record_of_a_former_session_changes_nothing(near: NearEnd, far: FarEnd) -> None:
+    far.features = FEATURE_LAN
+    far.dial(near)
+    held_back = far.control(Record.LAN, LAN.pack(b"o" * 32, 0))
+    again = restarted(near, far)
+    near.receive(again.control(Record.LAN, LAN.pack(b"n" * 32, 0)))
+    known = near.overlay._protection.loop._lans[far.context.public_key]
+    near.receive(held_back)
+    assert near.overlay._protection.loop._lans[far.context.public_key] == known
+
+
+def test_a_reception_of_a_former_session_changes_nothing(near: NearEnd, far: FarEnd) -> None:
+    far.features = FEATURE_TRAIN
+    far.dial(near)
+    held_back = [far.control(Record.RECEPTION, RECEPTION.pack(1024, 1024)) for _ in range(3)]
+    restarted(near, far)
+    near.receive(*held_back)
+    assert near.status().cars == 1
+
+
+def test_a_ping_of_a_former_session_does_not_put_off_ours(near: NearEnd, far: FarEnd) -> None:
+    far.dial(near)
+    held_back = far.control(Record.PING, b"12345678")
+    again = restarted(near, far)
+    for _, datagram in near.sent():
+        again.open(datagram)
+    (peer,) = near.overlay._members
+    peer.liveness.answered(near.now)
+    due = peer.liveness.deadline()
+    near.receive(held_back)
+    assert peer.liveness.deadline() == due
+
+
+def test_the_first_datagram_of_a_former_run_does_not_replace_the_present_session(
+    near: NearEnd, far: FarEnd
+) -> None:
+    """Its handshake was answered, its PING was held back; then the peer was restarted, and the node called it."""
+    far.receive_resp(next(d for _, d in near.receive(far.init(near.now)) if d[0] == RESP))
+    held_back = far.control(Record.PING, b"12345678")
+    near.wait(5.0)
+    again = FarEnd(FAR, near.key, stamp=far.stamp + 1000, random=Random(7))
+    near.overlay.set_endpoint(far.context.public_key, FAR_ADDRESS, near.now)
+    init = next(d for _, d in near.wait(0.1) if d[0] == INIT)
+    near.receive(again.answer(init))
+    assert near.status().up
+    near.receive(held_back)
+    (peer,) = near.overlay._members
+    assert peer.current is not None
+    assert again.session is not None
+    assert peer.current.remote_index == again.session.local_index
+
+
+def test_a_node_that_leaves_says_so_under_every_session_that_the_peer_may_use(
+    near: NearEnd, far: FarEnd
+) -> None:
+    """Both ends called at the same moment: each sends under another session."""
+    far.dial(near)
+    (peer,) = near.overlay._members
+    peer.start_handshake(near.now)
+    (init,) = [d for _, d in near.sent() if d[0] == INIT]
+    first = far.session
+    near.receive(far.answer(init))
+    near.overlay.leave(near.now)
+    sent = [d for _, d in near.sent()]
+    second, far.session = far.session, first
+    assert second is not first
+    assert [(Record.BYE, b"")] in [far.open(d) for d in sent]
+    far.session = second
+    assert [(Record.BYE, b"")] in [far.open(d) for d in sent]
