@@ -217,8 +217,11 @@ class Peer:
     # -- handshake ---------------------------------------------------------------------------------------------
 
     def set_endpoint(self, address: Address | None, now: float, delay: float = 0.0) -> None:
-        """Where to send INITs; a peer that is up keeps the address that it proved."""
-        self.configured = address
+        """Where to send INITs. A peer that is up keeps the address that it proved until it has answered at a new one."""
+        is_new, self.configured = address != self.configured, address
+        if self.up and is_new:
+            self._roaming.want(address if address != self.endpoint else None, now)
+            self._ask_endpoint(now)
         if self.up or address is None or address == self.endpoint:
             return
         self._count_unanswered(-1)
@@ -552,7 +555,7 @@ class Peer:
 
     def heard_at(self, address: Address, length: int, now: float) -> None:
         """Datagrams with `length` bytes of plaintext came from `address`, and nothing was sent there yet."""
-        if address != self.endpoint and length >= MIN_QUESTION:
+        if address != self.endpoint and length >= MIN_QUESTION and not self._roaming.has_left(address, now):
             self._challenge_address(address, now)
 
     def _challenge_address(self, address: Address, now: float) -> None:
@@ -563,10 +566,18 @@ class Peer:
         if token is not None:
             self._send_plaintext(control_record(Record.PATH_CHALLENGE, token), address, now)
 
+    def _ask_endpoint(self, now: float) -> None:
+        """A new endpoint is asked until it answers, a few times."""
+        endpoint = self._roaming.due_endpoint(now)
+        if endpoint is not None:
+            self._challenge_address(endpoint, now)
+        self.wake_at(self._roaming.next_try)
+
     def _receive_path_response(self, body: bytes, address: Address, now: float) -> None:
         if not self._roaming.answered(address, body) or address == self.endpoint:
             return
         old, self.endpoint = self.endpoint, address
+        self._roaming.moved(old, address, now)
         self._local.events.append(PeerMoved(self.key, old, address))
         self.path.set_limit(DEFAULT_PATH_LIMIT[6 if ":" in address.host else 4], now)
         self._restart_path(now)
@@ -611,6 +622,7 @@ class Peer:
             if self.liveness.is_due(now):
                 self._send_ping(now)
             self._probe_path(now)
+            self._ask_endpoint(now)
         self._expire_queue(now)
         fragments = self.inbox.expire(now)
         self.flush(now)
@@ -629,7 +641,7 @@ class Peer:
         if self.current is not None and not self._attempts:
             deadline = min(deadline, self._rekey_time(self.current))
         if self.up:
-            deadline = min(deadline, self.path.deadline())
+            deadline = min(deadline, self.path.deadline(), self._roaming.next_try)
         if self.queue:
             deadline = min(deadline, self.queue[0][0] + QUEUE_TIME)
         return deadline

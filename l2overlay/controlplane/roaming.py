@@ -5,6 +5,7 @@ that leave for addresses which nobody has proven have a rate for each peer, and 
 """
 
 from collections.abc import Callable
+from math import inf
 
 from l2overlay.addresses import Address
 from l2overlay.controlplane.token_bucket import TokenBucket
@@ -17,6 +18,11 @@ so spoil the question to the address where the peer really is."""
 CHALLENGE_RATE = 8.0
 """A second and peer, of PATH_CHALLENGEs and of PATH_RESPONSEs each: two addresses in turn, asked every 0.25 s."""
 CHALLENGE_BURST = 8.0
+ENDPOINT_TRIES = 4
+"""PATH_CHALLENGEs to the new endpoint of a peer that is up."""
+LEFT_TIME = 1.0
+"""Seconds in which datagrams from the endpoint before do not bring traffic back: they were under way, or the peer has not
+heard yet from where it is called now."""
 MIN_QUESTION = RECORD_LEN + CHALLENGE_LEN
 """Bytes of plaintext of a datagram that a PATH_CHALLENGE may follow: as many as it has itself. A PING has them."""
 
@@ -29,16 +35,45 @@ class Roaming:
         self._asked: dict[Address, tuple[bytes, float]] = {}
         self._questions = TokenBucket(CHALLENGE_RATE, CHALLENGE_BURST, now)
         self._answers = TokenBucket(CHALLENGE_RATE, CHALLENGE_BURST, now)
+        self._wanted: Address | None = None
+        self._tries = 0
+        self._left: tuple[Address | None, float] = (None, now)
+        self.next_try = inf
+        """When `due_endpoint` has something to do."""
+
+    def want(self, endpoint: Address | None, now: float) -> None:
+        """The peer is to be asked there; None: nowhere."""
+        self._wanted, self._tries = endpoint, 0
+        self.next_try = now if endpoint is not None else inf
+
+    def due_endpoint(self, now: float) -> Address | None:
+        """The new endpoint, when it is to be asked now."""
+        if self.next_try > now:
+            return None
+        self._tries += 1
+        self.next_try = now + CHALLENGE_INTERVAL if self._tries < ENDPOINT_TRIES else inf
+        return self._wanted
+
+    def moved(self, old: Address | None, new: Address, now: float) -> None:
+        """The peer's traffic goes to `new` now."""
+        self._left = (old, now + LEFT_TIME) if new == self._wanted else (None, now)
+        self.want(None, now)
+
+    def has_left(self, address: Address, now: float) -> bool:
+        """Whether the peer's traffic went to `address` until just now, and left it for a new endpoint."""
+        left, until = self._left
+        return address == left and now < until
 
     def challenge(self, address: Address, now: float) -> bytes | None:
         """A token for `address`, to be sent there now; None when it was asked just now, or too many are asked."""
-        _, asked_time = self._asked.get(address, (b"", -CHALLENGE_INTERVAL))
+        token, asked_time = self._asked.get(address, (b"", -CHALLENGE_INTERVAL))
         if now - asked_time < CHALLENGE_INTERVAL or not self._questions.take(now):
             return None
         self._asked.pop(address, None)
         if len(self._asked) >= MAX_CHALLENGED:
             del self._asked[next(iter(self._asked))]
-        token = self._random(CHALLENGE_LEN)
+        # The same again while it is not answered: the answer may take longer than the interval.
+        token = token or self._random(CHALLENGE_LEN)
         self._asked[address] = (token, now)
         return token
 
@@ -56,3 +91,4 @@ class Roaming:
     def stop(self) -> None:
         """The peer is down: what was asked does not matter any more."""
         self._asked.clear()
+        self._wanted, self.next_try = None, inf

@@ -61,6 +61,9 @@ class Node:
         self.address = Address(
             f"192.0.2.{number + 1}" if number < 250 else f"198.18.{number >> 8}.{number & 255}", 7470
         )
+        self.second: Address | None = None
+        """It is there as well, and answers from where it was called."""
+        self._called_at: dict[Address, Address] = {}
         self.nat: Nat | None = None
         self.running: Overlay | None = None
         self.asleep = False
@@ -79,6 +82,10 @@ class Node:
         self._waiting: list[tuple[Address, bytes]] = []
         self._ledger = Ledger()
         self._alarm = inf
+
+    def source_for(self, remote: Address) -> Address:
+        """Where its datagrams to `remote` come from."""
+        return self._called_at.get(remote, self.address)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -453,7 +460,9 @@ class Simulation:
 
     def carry(self, sender: Node, destination: Address, datagram: bytes) -> None:
         """The underlay takes a datagram from `sender`."""
-        source = sender.nat.outward(sender.address, destination) if sender.nat else sender.address
+        source = (
+            sender.nat.outward(sender.address, destination) if sender.nat else sender.source_for(destination)
+        )
         receiver = self._owner(destination, source)
         if self.captured is not None:
             self.captured.append(Captured(self.now, sender, receiver, source, datagram))
@@ -472,6 +481,8 @@ class Simulation:
     def _arrive(self, source: Address, destination: Address, datagram: bytes) -> None:
         receiver = self._owner(destination, source)
         if receiver is not None:
+            if receiver.second is not None:
+                receiver._called_at[source] = destination
             receiver.arrive(source, datagram)
 
     def _owner(self, destination: Address, source: Address) -> Node | None:
@@ -480,6 +491,8 @@ class Simulation:
         if known is not None and known.nat is None and known.address == destination:
             return known
         for node in self.nodes:
+            if node.second == destination:
+                return node
             if node.nat is None:
                 if node.address == destination:
                     self._owners[destination] = node
@@ -487,6 +500,11 @@ class Simulation:
             elif node.nat.host == destination.host and node.nat.inward(destination, source) == node.address:
                 return node
         return None
+
+    @staticmethod
+    def also_at(node: Node, address: Address) -> None:
+        """The node has a second address from now on."""
+        node.second = address
 
     def _keep_watch_informed(self) -> None:
         self.watch.keeps_order = self.underlay.kept_order

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from l2overlay.addresses import MacAddress
-from l2overlay.config import Config
+from l2overlay.addresses import Address, MacAddress
+from l2overlay.config import Config, Endpoint
 from l2overlay.controlplane.events import PeerDown
 from l2overlay.counters import DropReason
 from l2overlay.errors import ConfigError
@@ -13,6 +13,7 @@ from l2overlay.keys import public_key
 
 from .frames import station_mac
 from .simulator import Node, Simulation, started
+from .underlay import Conditions
 
 BOUND = MacAddress(bytes.fromhex("525400aabbcc"))
 
@@ -166,3 +167,56 @@ def test_a_file_without_the_node_itself_is_refused_and_changes_nothing() -> None
         a.overlay.reconfigure(sim.config_without(a), sim.now)
     sim.run(1.0)
     assert sim.all_up()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("delay", [0.01, 0.3])
+def test_a_live_peer_is_asked_at_its_new_endpoint_at_once_and_traffic_moves_when_it_answers(
+    seed: int, delay: float
+) -> None:
+    """b has got a second address, and the first one stops working a while after the file was changed."""
+    sim = started(seed, 2, Conditions(delay=delay))
+    a, b = sim.nodes
+    sim.run(5.0)
+    talk = sim.talk(a, b, every=0.02)
+    sim.run(1.0)
+    old, new = b.address, Address("198.51.100.77", 7471)
+    sim.also_at(b, new)
+    a.reconfigure(with_peer(sim.config, b, endpoint=Endpoint(*new)))
+    a.resolve()
+    sim.run(2 * delay + 0.05)
+    assert a.status(b).endpoint == new
+    sim.run(2.0)
+    assert a.status(b).endpoint == new, f"what comes from {old} meanwhile does not bring it back"
+    talk.stop()
+    sim.run(1.0)
+    assert talk.lost() == 0.0
+    assert a.times(PeerDown) == b.times(PeerDown) == []
+
+
+def test_a_new_endpoint_that_does_not_answer_costs_a_live_peer_nothing() -> None:
+    sim = started(1, 2)
+    a, b = sim.nodes
+    talk = sim.talk(a, b, every=0.02)
+    a.reconfigure(with_peer(sim.config, b, endpoint=Endpoint("198.51.100.77", 7471)))
+    a.resolve()
+    sim.run(10.0)
+    assert a.status(b).endpoint == b.address
+    talk.stop()
+    sim.run(0.1)
+    assert talk.lost() == 0.0
+
+
+def test_a_new_endpoint_is_asked_again_when_the_question_was_lost() -> None:
+    sim = started(2, 2)
+    a, b = sim.nodes
+    sim.run(5.0)
+    new = Address("198.51.100.77", 7471)
+    sim.also_at(b, new)
+    sim.cut(a, b)
+    a.reconfigure(with_peer(sim.config, b, endpoint=Endpoint(*new)))
+    a.resolve()
+    sim.run(0.3)
+    sim.heal()
+    sim.run(0.5)
+    assert a.status(b).endpoint == new
