@@ -19,6 +19,9 @@ PING_INTERVAL = 1.0
 """A peer that is killed under traffic, or no longer hears us, is found so much later than one that is idle."""
 QUIET_TIME = 1.5
 """More than `PING_INTERVAL`: whoever sends frames is heard at least so often, if it is heard at all."""
+IDLE_SPARE = 3.0
+"""Of two idle ends one asks so much before the interval ends, so that the other, which waits `QUIET_TIME` longer, still
+asks within the interval when the first one's PING was lost: a NAT that forgot is passed from the inside only."""
 PING_RETRY = 0.2
 """At half of all datagrams lost one try in four succeeds, and 30 of them fail once in 5000 times."""
 
@@ -64,7 +67,7 @@ class Liveness:
         """A round trip is proven: a handshake is confirmed, or a PING answered."""
         self._pings.clear()
         self.unanswered_since = inf
-        self._next_ping = now + self.interval - min(QUIET_TIME, self.interval / 2) if self.interval else inf
+        self._next_ping = now + self.interval - min(IDLE_SPARE, self.interval / 2) if self.interval else inf
         if self.next_with_frames == inf:
             self.next_with_frames = now
 
@@ -89,7 +92,7 @@ class Liveness:
     def received_ping(self, now: float) -> None:
         """The peer asks by itself: an idle link needs no PINGs of ours on top."""
         if self.unanswered_since == inf and self.interval:
-            self._next_ping = now + self.interval
+            self._next_ping = now + self.interval - min(IDLE_SPARE - QUIET_TIME, self.interval / 4)
 
     def received_pong(self, token: int, now: float) -> bool:
         """Whether it answers one of the PINGs since `unanswered_since`."""

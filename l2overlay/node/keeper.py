@@ -20,8 +20,10 @@ GATHER_TIME = 0.05
 """Seconds to wait for the rest of what belongs together: a bridge that goes takes addresses and routes along."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
-"""Between repairs that follow one another; after a `CALM_TIME` without one it starts anew."""
-CALM_TIME = 30.0
+"""Between repairs that follow one another. The first `QUICK_REPAIRS` wait `FIRST_PAUSE` each: one fault can take several."""
+QUICK_REPAIRS = 5
+CALM_TIME = 2.0
+"""Seconds after a pause without a repair, after which counting starts anew: nobody fights with the node."""
 TROUBLE_INTERVAL = 5.0
 """Seconds between two attempts at something that could not be repaired."""
 UNDERLAY_INTERVAL = 1.0
@@ -60,8 +62,8 @@ class Keeper:
         self._wanted = trio.Event()
         self._links: set[str] = set()
         self._underlay_wanted = trio.Event()
-        self._pause = FIRST_PAUSE
-        self._last_repair = -CALM_TIME
+        self._repairs = 0
+        self._pause_end = -CALM_TIME
         self._tap_gone = False
         self.troubles: tuple[str, ...] = ()
         """What is wrong now, one sentence each."""
@@ -133,11 +135,10 @@ class Keeper:
 
     async def _be_patient(self) -> None:
         now = trio.current_time()
-        self._pause = (
-            FIRST_PAUSE if now - self._last_repair > CALM_TIME else min(self._pause * 2, LONGEST_PAUSE)
-        )
-        self._last_repair = now
-        await trio.sleep(self._pause)
+        self._repairs = 1 if now - self._pause_end > CALM_TIME else self._repairs + 1
+        pause = min(FIRST_PAUSE * 2.0 ** min(max(0, self._repairs - QUICK_REPAIRS), 10), LONGEST_PAUSE)
+        self._pause_end = now + pause
+        await trio.sleep(pause)
 
     async def _repair(self) -> bool:
         """Whether something had to be done."""

@@ -551,6 +551,22 @@ async def test_repairs_that_have_to_be_repeated_become_rarer(autojump_clock: Moc
         assert 5 < stage.sites["a"].calls.count("repair") < 20
 
 
+async def test_repairs_some_seconds_apart_are_each_made_within_a_second(
+    autojump_clock: MockClock, stage: Stage
+) -> None:
+    """One fault can take several repairs in a row; the next fault does not wait for that."""
+    async with stage.running("a"):
+        calls = stage.sites["a"].calls
+        for _ in range(6):
+            stage.sites["a"].to_repair = [["put tap-lab into br-lab"]] * 3
+            for _ in range(3):
+                before = calls.count("repair")
+                stage.watches["a"].tell(ChangeKind.MASTER_CHANGED, "tap-lab")
+                await trio.sleep(0.9)
+                assert calls.count("repair") == before + 1
+            await trio.sleep(4.0)
+
+
 async def test_change_of_a_link_that_carries_no_peer_is_ignored(
     autojump_clock: MockClock, stage: Stage
 ) -> None:
