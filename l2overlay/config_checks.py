@@ -12,7 +12,7 @@ from typing import Any
 from l2overlay.addresses import parse_mac
 from l2overlay.config_limits import MAX_INTERFACE_NAME, MAX_STATIC_MACS
 from l2overlay.config_values import interface_address, public_key_text, segment_name, split_endpoint
-from l2overlay.suggestion import suggestion
+from l2overlay.suggestion import Hints
 from l2overlay.toml_positions import Path
 
 Document = dict[str, Any]
@@ -93,10 +93,10 @@ def _interfaces_that_do_not_fit(document: Document) -> Iterator[Fault]:
 
 
 def _addresses_of_unknown_nodes(document: Document) -> Iterator[Fault]:
-    names = [name for _, name in _values(document, "name")]
+    names, hints = {name: None for _, name in _values(document, "name")}, Hints()
     for node in _table(_table(document, "segment"), "addresses"):
         if node not in names:
-            message = f"no peer is named {node!r}{suggestion(node, names)}"
+            message = f"no peer is named {node!r}{hints.of(node, names)}"
             yield Fault(("segment", "addresses", node), message, at_key=True)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from l2overlay.addresses import MacAddress, parse_mac
 from l2overlay.config_checks import Document, Fault
-from l2overlay.config_limits import MAX_FILTER_RULES, MAX_RULE_LINES
+from l2overlay.config_limits import MAX_FILTER_LINES, MAX_FILTER_RULES, MAX_RULE_LINES
+from l2overlay.config_overlap import decided_earlier
 from l2overlay.config_types import (
     Action,
     Direction,
@@ -25,7 +26,7 @@ from l2overlay.config_types import (
     Subjects,
 )
 from l2overlay.config_values import PEER_NAME, quote, station_mac
-from l2overlay.suggestion import suggestion
+from l2overlay.suggestion import Hints, suggestion
 from l2overlay.toml_positions import Path
 
 Network = IPv4Network | IPv6Network
@@ -38,6 +39,8 @@ EXTENSION_HEADERS = (0, 43, 44, 51, 60)
 """IPv6 (RFC 8200, section 4): a frame's protocol is what comes after them."""
 STATES = ("new", "invalid")
 ESTABLISHED = ("established", "related")
+MULTIPORT = 15
+"""Ports that one rule of the kernel can list (xt_multiport)."""
 RATE_UNITS = ("s", "min", "h")
 DEFAULT_BURST = 5
 DEFAULT_LOG_RATE = Rate(5, "s", 10)
@@ -121,13 +124,48 @@ def parse_rate(text: str) -> tuple[int, str]:
 class _Names:
     """What a rule may refer to."""
 
-    peers: list[str]
+    peers: dict[str, None]
     groups: dict[str, list[Any]]
     """Named groups, and security groups by their stations."""
+    crowded: int | None = None
+    """The security group with which all together hold too many stations; it and those after it are not expanded."""
+    hints: Hints = field(default_factory=Hints)
+    _parsed: dict[tuple[str, ...], Subjects] = field(default_factory=dict)
+    _meanings: dict[str, Network | MacAddress | str] = field(default_factory=dict)
+    _multicast: dict[str, list[str]] = field(default_factory=dict)
     sound: bool = True
-    """Every group can be expanded: what a rule means can be told."""
-    paths: dict[str, Path] = field(default_factory=dict)
-    """Where each group stands."""
+    """Every group can be expanded, and all is not too much: what a rule means can be told."""
+
+    def expand(self, words: Iterable[str]) -> list[str]:
+        """The words, each group replaced by what is in it."""
+        return [entry for word in words for entry in (self.groups[word[1:]] if word[:1] == "@" else [word])]
+
+    def size(self, word: object) -> int:
+        """How many subjects a word means."""
+        is_group = isinstance(word, str) and word[:1] == "@"
+        return len(self.groups.get(str(word)[1:], ())) if is_group else 1
+
+    def subjects(self, words: tuple[str, ...]) -> Subjects:
+        """What the words mean together; the same object for the same words. Raises ValueError."""
+        known = self._parsed.get(words)
+        if known is None:
+            known = self._parsed[words] = _grouped(map(self.meaning, self.expand(words)), words)
+        return known
+
+    def meaning(self, text: str) -> Network | MacAddress | str:
+        """As `parse_subject`, once for each text. Raises ValueError."""
+        known = self._meanings.get(text)
+        if known is None:
+            known = self._meanings[text] = parse_subject(text)
+        return known
+
+    def multicast(self, word: str) -> list[str]:
+        """The group addresses in a word."""
+        known = self._multicast.get(word)
+        if known is None:
+            known = [entry for entry in self.expand([word]) if _is_multicast(self.meaning(entry))]
+            self._multicast[word] = known
+        return known
 
 
 def filter_faults(document: Document) -> list[Fault]:
@@ -137,6 +175,7 @@ def filter_faults(document: Document) -> list[Fault]:
         return []
     names = _names(document, table)
     faults = [*_group_faults(table, names), *_security_group_faults(table, names)]
+    faults += _size_faults(table, names)
     names.sound = not faults
     for path, rule in _rule_tables(table):
         faults += _rule_faults(path, rule, names)
@@ -185,7 +224,7 @@ def _rule(table: Document, label: str, names: _Names) -> FilterRule:
 
 def _security_group(table: Document, names: _Names) -> SecurityGroup:
     name = table["name"]
-    stations = _expand(table["stations"], names)
+    stations = names.expand(table["stations"])
     rules = []
     for i, rule in enumerate(_tables(table.get("rules")), 1):
         remote = "source" if rule.get("direction", "in") == "in" else "destination"
@@ -221,25 +260,26 @@ def _ports(value: object) -> tuple[PortRange, ...]:
 
 
 def _subjects(value: object, names: _Names) -> Subjects | None:
-    words = [word for word in _listed(value) if isinstance(word, str)]
-    if not words:
-        return None
+    words = tuple(word for word in _listed(value) if isinstance(word, str))
+    return names.subjects(words) if words else None
+
+
+def _grouped(meanings: Iterable[Network | MacAddress | str], words: tuple[str, ...]) -> Subjects:
     networks: dict[Network, None] = {}
     macs: dict[MacAddress, None] = {}
     peers: dict[str, None] = {}
-    for text in _expand(words, names):
-        meaning = parse_subject(text)
+    for meaning in meanings:
         if isinstance(meaning, bytes):
             macs[MacAddress(meaning)] = None
         elif isinstance(meaning, str):
             peers[meaning] = None
         else:
             networks[meaning] = None
-    return Subjects(tuple(networks), tuple(macs), tuple(peers), tuple(words))
+    return Subjects(tuple(networks), tuple(macs), tuple(peers), words)
 
 
-def _expand(words: Iterable[str], names: _Names) -> list[str]:
-    return [entry for word in words for entry in (names.groups[word[1:]] if word[:1] == "@" else [word])]
+def _is_multicast(meaning: Network | MacAddress | str) -> bool:
+    return isinstance(meaning, IPv4Network | IPv6Network) and meaning.is_multicast
 
 
 def parse_subject(text: str) -> Network | MacAddress | str:
@@ -270,6 +310,41 @@ def _network(text: str) -> Network:
             ) from None
         raise ValueError(f"{text!r} has bits beyond its prefix; write {loose}") from None
     return network
+
+
+# Checking how much it is
+
+
+def _size_faults(table: Document, names: _Names) -> Iterator[Fault]:
+    """Found before anything is expanded, so that the time to check a file is bounded."""
+    total = 0
+    rules = table.get("rules")
+    if isinstance(rules, list) and len(rules) > MAX_FILTER_RULES:
+        yield Fault(("filter", "rules", MAX_FILTER_RULES), f"more than {MAX_FILTER_RULES} rules")
+        return
+    if names.crowded is not None:
+        at: Path = ("filter", "security_groups", names.crowded, "stations")
+        yield Fault(at, f"with these, security groups hold more than {MAX_FILTER_LINES} stations")
+        return
+    for path, rule in _rule_tables(table):
+        total += _line_count(rule, names)
+        if total > MAX_FILTER_LINES:
+            yield Fault(
+                path,
+                f"with this rule, [filter] becomes more than {MAX_FILTER_LINES} rules of the kernel; "
+                "name networks and not each address",
+            )
+            return
+
+
+def _line_count(rule: Document, names: _Names) -> int:
+    """Rules of the kernel that a rule becomes: sources times destinations times ports by fifteen, at most."""
+    count = 1
+    for key in ("source", "destination", "remote"):
+        count *= max(1, sum(map(names.size, _listed(rule.get(key)))))
+    for key in ("ports", "source_ports"):
+        count *= max(1, len(_listed(rule.get(key))) // MULTIPORT)
+    return count
 
 
 # Checking one thing at a time
@@ -305,6 +380,8 @@ def _security_group_faults(table: Document, names: _Names) -> Iterator[Fault]:
             if first := seen.get(name, taken):
                 yield Fault((*path, "name"), f"the group {name!r} is there already", first=first)
             seen.setdefault(name, (*path, "name"))
+        if names.crowded is not None:
+            continue
         if group.get("stations") == []:
             yield Fault((*path, "stations"), "a security group without stations does nothing")
         for j, text in _texts(group.get("stations")):
@@ -328,8 +405,10 @@ def _station_faults(path: Path, text: str, names: _Names) -> Iterator[Fault]:
 
 def _subject_faults(path: Path, text: str, names: _Names) -> Iterator[Fault]:
     if text.startswith("@"):
+        if names.crowded is not None:
+            return
         if text[1:] not in names.groups:
-            hint = suggestion(text[1:], names.groups)
+            hint = names.hints.of(text[1:], names.groups)
             yield Fault(path, f"no group is named {quote(text[1:])}{hint}; add it to [filter.groups]")
         return
     try:
@@ -338,7 +417,7 @@ def _subject_faults(path: Path, text: str, names: _Names) -> Iterator[Fault]:
         yield Fault(path, str(error))
         return
     if isinstance(meaning, str) and meaning not in names.peers:
-        yield Fault(path, f"no peer is named {quote(text)}{suggestion(text, names.peers)}")
+        yield Fault(path, f"no peer is named {quote(text)}{names.hints.of(text, names.peers)}")
 
 
 def _rule_faults(path: Path, rule: Document, names: _Names) -> list[Fault]:
@@ -401,10 +480,8 @@ def _family_faults(path: Path, rule: Document, names: _Names) -> Iterator[Fault]
                     where, f"{text!r} can never match: these icmp_types are {_family_words(icmp)} only"
                 )
     for where, text in _entries(path, rule, "source"):
-        for entry in _expand([text] if isinstance(text, str) else [], names):
-            meaning = parse_subject(entry)
-            if isinstance(meaning, IPv4Network | IPv6Network) and meaning.is_multicast:
-                yield Fault(where, f"{entry!r} is a group address, which no frame comes from")
+        for entry in names.multicast(text) if isinstance(text, str) else ():
+            yield Fault(where, f"{entry!r} is a group address, which no frame comes from")
 
 
 def _same_side_faults(path: Path, rule: Document, names: _Names) -> Iterator[Fault]:
@@ -468,17 +545,16 @@ _VALUE_CHECKS: dict[str, Callable[[object], object]] = {
 
 
 def _overlap_faults(table: Document, names: _Names) -> Iterator[Fault]:
-    rules = list(_whole_rules(table, names))
-    if len(rules) > MAX_FILTER_RULES:
-        yield Fault(rules[MAX_FILTER_RULES][0], f"more than {MAX_FILTER_RULES} rules")
-        return
-    for position, (path, rule) in enumerate(rules):
-        for earlier_path, earlier in rules[:position]:
-            if _covers(earlier, rule):
-                yield Fault(
-                    path, f"can never match: {earlier.label} decides all that it would", first=earlier_path
-                )
-                break
+    paths, rules = [], []
+    for path, rule in _whole_rules(table, names):
+        paths.append(path)
+        rules.append(rule)
+    for position, earlier in decided_earlier(rules):
+        yield Fault(
+            paths[position],
+            f"can never match: {rules[earlier].label} decides all that it would",
+            first=paths[earlier],
+        )
 
 
 def _whole_rules(table: Document, names: _Names) -> Iterator[tuple[Path, FilterRule]]:
@@ -488,46 +564,6 @@ def _whole_rules(table: Document, names: _Names) -> Iterator[tuple[Path, FilterR
             yield ("filter", "rules", i), _rule(rule, f"rule {i + 1}", names)
         except (ValueError, TypeError):
             continue
-
-
-def _covers(earlier: FilterRule, later: FilterRule) -> bool:
-    """Whether every frame of the later rule ends at the earlier one."""
-    return (
-        earlier.action is not Action.LOG
-        and earlier.rate is None
-        and earlier.direction == later.direction
-        and earlier.protocol in (None, later.protocol)
-        and _subjects_cover(earlier.source, later.source)
-        and _subjects_cover(earlier.destination, later.destination)
-        and _ports_cover(earlier.ports, later.ports)
-        and _ports_cover(earlier.source_ports, later.source_ports)
-        and (not earlier.icmp_types or _within(later.icmp_types, earlier.icmp_types))
-        and (not earlier.states or _within(later.states, earlier.states))
-    )
-
-
-def _within(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
-    return bool(inner) and set(inner) <= set(outer)
-
-
-def _subjects_cover(outer: Subjects | None, inner: Subjects | None) -> bool:
-    if outer is None or inner is None:
-        return outer is None
-    return (
-        set(inner.macs) <= set(outer.macs)
-        and set(inner.peers) <= set(outer.peers)
-        and all(any(_contains(big, small) for big in outer.networks) for small in inner.networks)
-    )
-
-
-def _contains(big: Network, small: Network) -> bool:
-    return big.version == small.version and small.subnet_of(big)  # type: ignore[arg-type]
-
-
-def _ports_cover(outer: tuple[PortRange, ...], inner: tuple[PortRange, ...]) -> bool:
-    if not outer or not inner:
-        return not outer
-    return all(any(a <= first and last <= b for a, b in outer) for first, last in inner)
 
 
 # Reading what may be malformed
@@ -540,14 +576,26 @@ def _names(document: Document, table: Document) -> _Names:
         name: [entry for _, entry in _texts(entries)]
         for name, entries in (plain.items() if isinstance(plain, dict) else ())
     }
+    names = _Names(dict.fromkeys(peers), groups)
+    names.groups = groups | _secured_groups(table, names)
+    return names
+
+
+def _secured_groups(table: Document, names: _Names) -> dict[str, list[Any]]:
+    """Security groups by their stations. Notes in `names` when they hold too many."""
     secured: dict[str, list[Any]] = {}
-    for group in _tables(table.get("security_groups")):
+    total = 0
+    for i, group in _indexed(table.get("security_groups")):
         if isinstance(group.get("name"), str) and isinstance(group.get("stations"), list):
-            stations = [text for text in group["stations"] if isinstance(text, str)]
+            words = [text for text in group["stations"] if isinstance(text, str)]
+            total += sum(map(names.size, words))
+            if total > MAX_FILTER_LINES:
+                names.crowded = i
+                break
             secured[group["name"]] = [
-                entry for t in stations for entry in (groups.get(t[1:], []) if t[:1] == "@" else [t])
+                entry for w in words for entry in (names.groups.get(w[1:], []) if w[:1] == "@" else [w])
             ]
-    return _Names(peers, {**groups, **secured})
+    return secured
 
 
 def _rule_tables(table: Document) -> Iterator[tuple[Path, Document]]:

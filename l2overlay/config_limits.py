@@ -16,9 +16,12 @@ MAX_STATIC_MACS = 8192
 MAX_ADDRESSES = 16
 """Of one node's bridge."""
 MAX_FILTER_RULES = 1000
-"""Every frame that opens a connection is held against all of them; each is compared with each when the file is read."""
+"""Every frame that opens a connection is held against all of them."""
 MAX_RULE_LINES = 4096
 """Rules of the kernel that one rule may become (sources times destinations)."""
+MAX_FILTER_LINES = 65_536
+"""Rules of the kernel that all rules together may become, groups and ports expanded. A frame that opens a connection is
+held against each."""
 MAX_LISTED = 1024
 """Peers and stations in one list of `[protect]`."""
 MAX_BOUND_ADDRESSES = 64

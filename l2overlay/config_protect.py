@@ -16,7 +16,7 @@ from l2overlay.addresses import MacAddress, PeerKey, parse_mac
 from l2overlay.config_checks import Document, Fault
 from l2overlay.config_types import Party, ProtectConfig, StormConfig, StormLimit
 from l2overlay.config_values import quote, station_mac
-from l2overlay.suggestion import suggestion
+from l2overlay.suggestion import Hints, suggestion
 from l2overlay.toml_positions import Path
 
 ETHERTYPES = {
@@ -131,14 +131,15 @@ def _ethertypes(listed: list[Any] | None) -> frozenset[int] | None:
 
 
 def _party_faults(document: Document, table: Document) -> Iterator[Fault]:
-    names = [peer["name"] for _, peer in _peers(document) if isinstance(peer.get("name"), str)]
+    names = {peer["name"]: None for _, peer in _peers(document) if isinstance(peer.get("name"), str)}
+    hints = Hints()
     for key in PARTY_LISTS:
         for i, text in _texts(table.get(key)):
             path: Path = ("protect", key, i)
             if re.fullmatch(_MAC, text):
                 yield from _mac_fault(path, text)
             elif text not in names:
-                hint = suggestion(text, names)
+                hint = hints.of(text, names)
                 yield Fault(path, f"{quote(text)} is neither a peer nor a station's MAC address{hint}")
     isolated = table.get("isolation")
     if isinstance(isolated, list) and len(isolated) == 1:
