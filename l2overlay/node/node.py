@@ -95,6 +95,25 @@ def listen_port(config: Config, key: PeerKey) -> int:
     return own.endpoint.port if own is not None and own.endpoint is not None else config.segment.listen
 
 
+def _complaints(error: Exception, file: Path) -> list[str]:
+    """Why a reload failed, for a person."""
+    if isinstance(error, ConfigError):
+        return error.lines()
+    if isinstance(error, L2OverlayError):
+        return [str(error)]
+    cause = _first_cause(error)
+    where = traceback.extract_tb(cause.__traceback__)[-1]
+    place = f"{where.name}, {Path(where.filename).name}:{where.lineno}"
+    return [f"{file}: cannot be followed: {type(cause).__name__}: {cause} (in {place}); this is a bug"]
+
+
+def _first_cause(error: Exception) -> Exception:
+    """What a nursery wraps: the failure itself, which knows where it was."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class Node:
     """From set-up to undo; `run` once."""
 
@@ -195,9 +214,10 @@ class Node:
         try:
             await task()
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
+            cause = _first_cause(error)
+            where = traceback.extract_tb(cause.__traceback__)[-1]
             self.journal.say(
-                f"the {name} failed: {type(error).__name__}: {error} "
+                f"the {name} failed: {type(cause).__name__}: {cause} "
                 f"(in {where.name}, {Path(where.filename).name}:{where.lineno}); the node stops"
             )
             raise
@@ -259,7 +279,9 @@ class Node:
         )
         self.filter.configure(self.config)
         self.resolver = Resolver(nursery, self._set_endpoint, around.lookup)
-        self._control = ControlSocket(open_control_socket(around.control_path), Answers(self).requests())
+        self._control = ControlSocket(
+            open_control_socket(around.control_path), Answers(self).requests(), self.journal.say
+        )
         self.pump.attach_tap(around.site.tap)
         self._note_stamp()
 
@@ -462,8 +484,8 @@ class Node:
                     read_again, self.around.peers_file, self.config, self.key
                 )
                 await self._follow(found.config)
-            except L2OverlayError as error:
-                lines = error.lines() if isinstance(error, ConfigError) else [str(error)]
+            except Exception as error:  # noqa: BLE001 - whatever it is, the node goes on as it was
+                lines = _complaints(error, self.around.peers_file)
                 for line in lines:
                     self.journal.say(line)
                 self.journal.tell(
@@ -478,6 +500,7 @@ class Node:
         new_udp = self.around.open_udp(port) if port != listen_port(self.config, self.key) else None
         try:
             await self._follow_on_host(config)
+            await self._follow_in_overlay(config)
         except BaseException:
             if new_udp is not None:
                 new_udp.close()
@@ -485,7 +508,6 @@ class Node:
         self.config = config
         names = {peer.public_key: peer.name for peer in config.peers}
         self._names = self._names | names  # a peer that goes is still named by its last event
-        self.overlay.reconfigure(config, self.clock())
         self.filter.configure(config)
         if new_udp is not None:
             self._change_port(new_udp)
@@ -504,6 +526,14 @@ class Node:
         except BaseException:
             site.spec = old
             self.filter.configure(self.config)
+            raise
+
+    async def _follow_in_overlay(self, config: Config) -> None:
+        try:
+            self.overlay.reconfigure(config, self.clock())
+        except Exception:
+            self.overlay.reconfigure(self.config, self.clock())
+            await self._follow_on_host(self.config)
             raise
 
     def _change_port(self, udp: NodeUdp) -> None:

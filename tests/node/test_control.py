@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -20,6 +21,7 @@ from l2overlay.errors import HostSetupError, L2OverlayError, NoDaemonError
 from l2overlay.node import control as server
 from l2overlay.node.control import (
     MAX_CLIENTS,
+    MAX_FOLLOWERS,
     Answer,
     BadRequest,
     ControlSocket,
@@ -48,7 +50,51 @@ async def count(arguments: Answer) -> AsyncIterator[Answer]:
     return numbers()
 
 
-REQUESTS: dict[str, Any] = {"echo": echo, "refuse": refuse, "large": large, "count": count}
+async def follow(arguments: Answer) -> AsyncIterator[Answer]:
+    async def nothing_more() -> AsyncIterator[Answer]:
+        yield {"schema": "l2overlay.number/1", "number": 1}
+        await trio.sleep_forever()
+
+    return nothing_more()
+
+
+async def wait(arguments: Answer) -> Answer:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def break_down(arguments: Answer) -> Answer:
+    raise KeyError("a bug")
+
+
+async def break_later(arguments: Answer) -> AsyncIterator[Answer]:
+    async def numbers() -> AsyncIterator[Answer]:
+        yield {"schema": "l2overlay.number/1", "number": 1}
+        raise KeyError("a bug")
+
+    return numbers()
+
+
+async def unspeakable(arguments: Answer) -> Answer:
+    return {"schema": "l2overlay.number/1", "number": float("inf")}
+
+
+async def host_refuses(arguments: Answer) -> Answer:
+    raise HostSetupError("iptables-save failed")
+
+
+REQUESTS: dict[str, Any] = {
+    "echo": echo,
+    "refuse": refuse,
+    "large": large,
+    "count": count,
+    "follow": follow,
+    "wait": wait,
+    "break": break_down,
+    "break_later": break_later,
+    "unspeakable": unspeakable,
+    "host_refuses": host_refuses,
+}
 Talk = Callable[[bytes], Any]
 
 
@@ -128,18 +174,84 @@ async def test_request_without_end_is_cut_off(path: Path) -> None:
             await stream.send_all(b"x" * (1000 * MAX_REQUEST_LEN))
 
 
-async def test_clients_are_bounded_and_a_place_becomes_free(path: Path) -> None:
-    silent = []
-    for _ in range(MAX_CLIENTS):
-        silent.append(await trio.open_unix_socket(str(path)))
-        await silent[-1].send_all(b'{"request": "echo"}\n')
-        await silent[-1].receive_some()  # so that it has its place
-    with pytest.raises(L2OverlayError, match="more than 16 clients"):
-        await in_thread(client.ask, path, "echo")
+async def connected(path: Path, request: bytes = b"") -> trio.SocketStream:
+    stream = await trio.open_unix_socket(str(path))
+    if request:
+        await stream.send_all(request)
+        await stream.receive_some()  # so that it has its place
+    return stream
+
+
+async def test_who_was_silent_longest_gives_its_place_to_a_new_client(path: Path) -> None:
+    silent = [await connected(path, b'{"request": "echo"}\n') for _ in range(MAX_CLIENTS)]
+    assert (await in_thread(client.ask, path, "echo"))["request"] == "echo"
+    assert b"asked nothing" in await silent[0].receive_some()
+    await silent[1].send_all(b'{"request": "echo"}\n')
+    assert b"echo" in await silent[1].receive_some()
     for stream in silent:
         await stream.aclose()
-    await trio.sleep(0.1)
+
+
+async def test_clients_that_take_no_answer_keep_nobody_out(path: Path) -> None:
+    slow = [await connected(path, b'{"request": "large"}\n') for _ in range(MAX_CLIENTS)]
     assert (await in_thread(client.ask, path, "echo"))["request"] == "echo"
+    for stream in slow:
+        await stream.aclose()
+
+
+async def test_clients_that_the_node_still_works_for_keep_their_places(path: Path) -> None:
+    busy = [await trio.open_unix_socket(str(path)) for _ in range(MAX_CLIENTS)]
+    for stream in busy:
+        await stream.send_all(b'{"request": "wait"}\n')
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    with pytest.raises(L2OverlayError, match="more than 16 clients"):
+        await in_thread(client.ask, path, "echo")
+    for stream in busy:
+        await stream.aclose()
+
+
+async def test_followers_leave_places_for_others_and_are_told_when_they_are_too_many(path: Path) -> None:
+    followers = [await connected(path, b'{"request": "follow"}\n') for _ in range(MAX_FOLLOWERS)]
+    with pytest.raises(L2OverlayError, match=f"more than {MAX_FOLLOWERS} clients follow"):
+        await in_thread(lambda: list(client.follow(path, "follow")))
+    assert (await in_thread(client.ask, path, "echo"))["request"] == "echo"
+    for stream in followers:
+        await stream.aclose()
+
+
+async def test_place_of_a_follower_is_free_when_it_is_gone_though_nothing_happens(
+    path: Path, autojump_clock: MockClock
+) -> None:
+    for _ in range(3):
+        followers = [await connected(path, b'{"request": "follow"}\n') for _ in range(MAX_FOLLOWERS)]
+        for stream in followers:
+            await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_follower_that_only_closed_its_sending_half_is_still_told(path: Path) -> None:
+    stream = await connected(path, b'{"request": "follow"}\n')
+    await stream.send_eof()
+    with trio.move_on_after(0.3):
+        assert await stream.receive_some() != b""
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("name", ["break", "break_later", "unspeakable"])
+async def test_request_that_fails_is_an_error_answer_and_the_node_goes_on(
+    tmp_path: Path, nursery: trio.Nursery, name: str
+) -> None:
+    place, told = tmp_path / "failing.sock", []
+    nursery.start_soon(ControlSocket(open_control_socket(place), REQUESTS, told.append).run)
+    with pytest.raises(L2OverlayError, match=f"the request {name} failed: .*this is a bug"):
+        await in_thread(lambda: list(client.follow(place, name)))
+    assert len(told) == 1
+    assert (await in_thread(client.ask, place, "echo"))["request"] == "echo"
+
+
+async def test_refusal_of_the_host_is_told_as_it_is(path: Path) -> None:
+    with pytest.raises(L2OverlayError, match=r"^iptables-save failed$"):
+        await in_thread(client.ask, path, "host_refuses")
 
 
 async def test_client_that_asks_nothing_is_sent_away(path: Path, autojump_clock: MockClock) -> None:

@@ -21,7 +21,7 @@ from trio.testing import MockClock
 from l2overlay import control as client
 from l2overlay import keys
 from l2overlay.addresses import Address, MacAddress, format_key
-from l2overlay.config import load_config
+from l2overlay.config import Config, load_config
 from l2overlay.dataplane.ethernet import PROBE_GROUP
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.changes import AddAddress, Undo
@@ -467,6 +467,61 @@ async def test_reload_whose_host_change_fails_leaves_everything_as_it_was(
         assert (node.config, stage.sites["a"].spec) == (before, spec)
         assert (await stage.ask("a", "status"))["underlay"]["port"] == 7470
         assert stage.network.sockets[Address("192.0.2.1", 7480)].closed
+
+
+async def test_reload_that_fails_in_the_overlay_leaves_everything_as_it_was(
+    autojump_clock: MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.running("a", "b") as (node, _):
+        before, spec = node.config, stage.sites["a"].spec
+        follow, seen = node.overlay.reconfigure, []
+
+        def fail_once(config: Config, now: float) -> None:
+            seen.append(config)
+            follow(config, now)
+            if len(seen) == 1:
+                raise KeyError("a bug")
+
+        monkeypatch.setattr(node.overlay, "reconfigure", fail_once, raising=False)
+        stage.write('addresses = { a = ["10.9.0.1/24"] }', ports=(7480, 7470))
+        (line,) = (await stage.ask("a", "reload"))["errors"]
+        assert "KeyError: 'a bug' (in fail_once, test_node.py:" in line
+        assert seen[1:] == [before]
+        assert (node.config, stage.sites["a"].spec) == (before, spec)
+        assert stage.network.sockets[Address("192.0.2.1", 7480)].closed
+        assert (await stage.ask("a", "status"))["peers_up"] == 1
+    assert "the old configuration stays in force" in stage.log("a")
+
+
+async def test_reload_that_fails_while_the_file_is_checked_leaves_everything_as_it_was(
+    autojump_clock: MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    async with stage.running("a", "b") as (node, _):
+        before = node.config
+        monkeypatch.setattr("l2overlay.node.node.read_again", fail)
+        (line,) = (await stage.ask("a", "reload"))["errors"]
+        assert "peers.toml: cannot be followed: ValueError: a bug (in fail, test_node.py:" in line
+        assert node.config is before
+        assert (await stage.ask("a", "status"))["peers_up"] == 1
+
+
+async def test_task_that_fails_inside_a_nursery_is_told_by_its_own_place(
+    autojump_clock: MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def culprit() -> None:
+        raise KeyError("a bug")
+
+    async def in_a_nursery() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(culprit)
+
+    with pytest.raises(ExceptionGroup):
+        async with stage.running("a") as (node,):
+            await node._watched("pump", in_a_nursery)
+    assert "the pump failed: KeyError: 'a bug' (in culprit, test_node.py:" in stage.log("a")
 
 
 async def test_reload_to_a_port_in_use_leaves_everything_as_it_was(
