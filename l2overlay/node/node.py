@@ -449,7 +449,11 @@ class Node:
     async def _note_stamps(self) -> None:
         while True:
             await trio.sleep(StampFile.INTERVAL)
-            self._note_stamp()
+            complaint = await trio.to_thread.run_sync(
+                self.around.stamps.note, self.highest_stamp(), boot_time()
+            )
+            if complaint is not None:
+                self.journal.say(complaint)
 
     def _note_stamp(self) -> None:
         complaint = self.around.stamps.note(self.highest_stamp(), boot_time())

@@ -26,6 +26,8 @@ from typing import Any
 from l2overlay.errors import HostPermissionError, HostSetupError
 
 RUN_ROOT = Path("/run/l2overlay")
+LASTING_ROOT = Path("/var/lib/l2overlay")
+"""What is to be there after a reboot; /run is not."""
 NOTE_INTERVAL = 60.0
 """Seconds between two complaints about a run directory that cannot be written."""
 MAX_STAMP = 1 << 62
@@ -164,7 +166,7 @@ class StampFile:
 
     A line `STAMP BOOT_TIME BOOT_ID`. Stamps follow the clock, in microseconds, and never run faster: within the same boot
     the line stays good for ever, because the time that has passed since it was written is known. After another boot it
-    is good for `AHEAD` seconds, so it is written about once a minute, without fsync. A file that cannot be written
+    is good for `AHEAD` seconds, so it is written about once a minute, and not with each INIT. A file that cannot be written
     (full disk, read-only) costs just this protection.
     """
 
@@ -173,15 +175,20 @@ class StampFile:
     AHEAD = 120.0
     """Seconds that a node can have gone on after its last note."""
 
-    def __init__(self, path: Path, boot_id: str) -> None:
+    def __init__(self, path: Path, boot_id: str, lasting: Path | None = None) -> None:
+        """`lasting` is a second copy, on a file system that outlives the boot: each note of it is on the disk at once."""
         self._path = path
+        self._lasting = lasting
         self._boot_id = boot_id
         self._complaint_time = -NOTE_INTERVAL
 
     def read(self, now: float) -> int:
         """The highest stamp that an earlier run can have used up to `now` (seconds since boot); 0 when unknown."""
+        return max(self._read(path, now) for path in (self._path, self._lasting) if path is not None)
+
+    def _read(self, path: Path, now: float) -> int:
         try:
-            stamp, noted_time, boot_id = self._path.read_text().split()
+            stamp, noted_time, boot_id = path.read_text().split()
             passed = now - float(noted_time) if boot_id == self._boot_id else self.AHEAD
             highest = int(stamp) + int(max(0.0, passed) * 1e6)
         except (OSError, ValueError, OverflowError):
@@ -189,14 +196,27 @@ class StampFile:
         return highest if 0 <= highest < MAX_STAMP else 0
 
     def note(self, stamp: int, now: float) -> str | None:
-        """Write that `stamp` has been reached; a line for the log, once a minute at most, when that fails."""
-        try:
-            _replace(self._path, f"{stamp} {now:.6f} {self._boot_id}\n".encode())
-        except OSError as error:
-            if now - self._complaint_time >= NOTE_INTERVAL:
-                self._complaint_time = now
-                return f"{self._path} cannot be written ({error.strerror}); going on without it"
-        return None
+        """Write that `stamp` has been reached; a line for the log, once a minute at most, when that fails.
+
+        Waits for the disk when there is a lasting copy: call it in a thread.
+        """
+        data = f"{stamp} {now:.6f} {self._boot_id}\n".encode()
+        failed = ""
+        for path in (self._path, self._lasting):
+            try:
+                if path is not None:
+                    self._write(path, data)
+            except OSError as error:
+                failed = f"{path} cannot be written ({error.strerror}); going on without it"
+        if not failed or now - self._complaint_time < NOTE_INTERVAL:
+            return None
+        self._complaint_time = now
+        return failed
+
+    def _write(self, path: Path, data: bytes) -> None:
+        if path == self._lasting:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _replace(path, data, on_disk=path == self._lasting)
 
 
 def boot_id() -> str:
@@ -320,12 +340,14 @@ def _pid_behind(name: str) -> int:
     return pid
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, *, on_disk: bool = False) -> None:
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, data)
+            if on_disk:
+                os.fsync(fd)
         finally:
             os.close(fd)
         scratch.replace(path)

@@ -16,7 +16,7 @@ from l2overlay.config import Config, load_config, require_own
 from l2overlay.linux.host import check_privileges
 from l2overlay.linux.memory import keep_freed_memory
 from l2overlay.node.progress import Progress
-from l2overlay.node.rundir import Hold, RunDir, StampFile, boot_id, default_run_dir
+from l2overlay.node.rundir import LASTING_ROOT, Hold, RunDir, StampFile, boot_id, default_run_dir
 
 if TYPE_CHECKING:
     from l2overlay.node.journal import LineWriter
@@ -62,6 +62,11 @@ def run_node(options: Options) -> None:
         hold.release(keep_stamp=node.ahead_of_clock, keep_state=bool(around.site.made.changes))
 
 
+def _lasting_stamp(options: Options, config: Config) -> Path | None:
+    """None with a run directory of one's own: whoever chose it decides whether it outlives the boot."""
+    return None if options.run_dir else LASTING_ROOT / f"{config.segment.name}.stamp"
+
+
 def calm_garbage_collector() -> None:
     """The path makes no reference cycles, but many short-lived lists, and each 700 of them ask for a collection: 3.5 % of
     the receiving node at full TCP load (perf). What is loaded by now stays, and is not looked at again."""
@@ -98,7 +103,7 @@ def _surroundings(
         site=Site(host_spec(config, key), run_dir, offload=options.offload),
         open_udp=LinuxUdp.open,
         open_watch=LinkWatch,
-        stamps=StampFile(run_dir.stamp, boot_id()),
+        stamps=StampFile(run_dir.stamp, boot_id(), _lasting_stamp(options, config)),
         writer=writer,
         progress=progress,
         linger=options.linger,

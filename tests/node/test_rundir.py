@@ -142,3 +142,24 @@ def test_stamp_that_cannot_be_written_is_told_once_a_minute(tmp_path: Path) -> N
     file = stamp_file(tmp_path / "missing")
     told = [now for now in range(1, 182, 10) if file.note(1, float(now))]
     assert told == [1, 61, 121, 181]
+
+
+def test_a_stamp_outlives_a_reboot_that_empties_the_run_directory(tmp_path: Path) -> None:
+    lasting = tmp_path / "lib" / "l2overlay" / "lab.stamp"
+    StampFile(tmp_path / "stamp", "this-boot", lasting).note(5_000_000, now=100.0)
+    (tmp_path / "stamp").unlink()
+    after = StampFile(tmp_path / "stamp", "next-boot", lasting)
+    assert after.read(3.0) == 5_000_000 + int(StampFile.AHEAD * 1e6)
+
+
+def test_a_stamp_of_an_earlier_version_counts_although_there_is_no_lasting_one_yet(tmp_path: Path) -> None:
+    stamp_file(tmp_path).note(5_000_000, now=100.0)
+    assert StampFile(tmp_path / "stamp", "this-boot", tmp_path / "none").read(100.0) == 5_000_000
+
+
+def test_a_lasting_place_that_cannot_be_written_is_told_and_the_other_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    stamps = StampFile(tmp_path / "stamp", "this-boot", tmp_path / "file" / "lab.stamp")
+    assert "lab.stamp cannot be written" in (stamps.note(7, now=1.0) or "")
+    assert stamps.note(7, now=2.0) is None
+    assert stamps.read(2.0) >= 7
