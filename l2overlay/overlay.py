@@ -94,6 +94,8 @@ class PeerStatus:
     stations: int
     queued_frames: int
     counters: Counters
+    two_hosts: tuple[Address, Address] | None = None
+    """Addresses of two hosts that seem to have this peer's key."""
     left: float | None = None
     """Seconds since it said that it leaves, until it comes back."""
     mtu: int = 0
@@ -717,6 +719,7 @@ class Overlay:
             stations=self._switch.fdb.count(Port(peer.key)),
             queued_frames=len(peer.queue),
             counters=peer.counters,
+            two_hosts=peer.two_hosts(now),
             left=None if peer.left_time is None else now - peer.left_time,
             mtu=peer.mtu if peer.up else 0,
         )

@@ -33,6 +33,15 @@ class PeerMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerOnTwoHosts:
+    """The peer goes to and fro between two addresses that both answer: two hosts have its key."""
+
+    peer: PeerKey
+    address: Address
+    other: Address
+
+
+@dataclass(frozen=True, slots=True)
 class PeerUnanswered:
     """The peer's endpoint has not answered `attempts` INITs; the shell may resolve its name again."""
 
@@ -165,6 +174,7 @@ Event = (
     PeerUp
     | PeerDown
     | PeerMoved
+    | PeerOnTwoHosts
     | PeerUnanswered
     | HandshakeRefused
     | MtuDiffers

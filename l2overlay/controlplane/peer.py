@@ -30,6 +30,7 @@ from l2overlay.controlplane.events import (
     PathTooSmall,
     PeerDown,
     PeerMoved,
+    PeerOnTwoHosts,
     PeerUnanswered,
     PeerUp,
 )
@@ -425,9 +426,22 @@ class Peer:
         self.reason = ""
         self._restart_path(now)
         self._local.events.append(PeerUp(self.key, self.endpoint))
+        self._came(now)
         theirs, ours = self.mtu, self._local.mtu
         if theirs and ours and theirs != ours:
             self._local.events.append(MtuDiffers(self.key, theirs, ours))
+
+    def _came(self, now: float) -> None:
+        """The peer has proven where it is."""
+        assert self.endpoint is not None
+        if self.current is not None:
+            two = self._roaming.came(self.endpoint, self.current.local_index, now)
+            if two is not None:
+                self._local.events.append(PeerOnTwoHosts(self.key, *two))
+
+    def two_hosts(self, now: float) -> tuple[Address, Address] | None:
+        """The addresses of two hosts that seem to have the peer's key."""
+        return self._roaming.places.two_hosts(now)
 
     @property
     def mtu(self) -> int:
@@ -579,6 +593,7 @@ class Peer:
         old, self.endpoint = self.endpoint, address
         self._roaming.moved(old, address, now)
         self._local.events.append(PeerMoved(self.key, old, address))
+        self._came(now)
         self.path.set_limit(DEFAULT_PATH_LIMIT[6 if ":" in address.host else 4], now)
         self._restart_path(now)
 

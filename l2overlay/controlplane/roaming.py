@@ -4,6 +4,7 @@ A peer is authentic and still not trusted: it can write any source address on a 
 that leave for addresses which nobody has proven have a rate for each peer, and none is larger than what it answers.
 """
 
+from collections import deque
 from collections.abc import Callable
 from math import inf
 
@@ -27,6 +28,37 @@ MIN_QUESTION = RECORD_LEN + CHALLENGE_LEN
 """Bytes of plaintext of a datagram that a PATH_CHALLENGE may follow: as many as it has itself. A PING has them."""
 
 
+TWO_HOSTS_RETURNS = 3
+"""So often within `TWO_HOSTS_TIME` a peer came back to an address that it had left, with another session each time: a host
+that roams keeps its session, and two hosts with one key cannot share one."""
+TWO_HOSTS_TIME = 60.0
+
+
+class Places:
+    """Where one peer was lately, each with the session by which it proved that it is there."""
+
+    def __init__(self) -> None:
+        self._visits: deque[tuple[float, Address, int]] = deque(maxlen=16)
+
+    def came(self, address: Address, session: int, now: float) -> None:
+        """The peer is at `address`, and answers by this session."""
+        if not self._visits or self._visits[-1][1] != address:
+            self._visits.append((now, address, session))
+
+    def two_hosts(self, now: float) -> tuple[Address, Address] | None:
+        """Two addresses between which it goes to and fro as only two hosts with one key do, in a fixed order."""
+        visits = [visit for visit in self._visits if now < visit[0] + TWO_HOSTS_TIME]
+        returns = [
+            late
+            for early, between, late in zip(visits, visits[1:], visits[2:], strict=False)
+            if early[1] == late[1] and len({early[2], between[2], late[2]}) == 3
+        ]
+        if len(returns) < TWO_HOSTS_RETURNS:
+            return None
+        first, second = sorted({visit[1] for visit in visits[-2:]})
+        return first, second
+
+
 class Roaming:
     """The questions to one peer, and how often it may ask."""
 
@@ -35,6 +67,8 @@ class Roaming:
         self._asked: dict[Address, tuple[bytes, float]] = {}
         self._questions = TokenBucket(CHALLENGE_RATE, CHALLENGE_BURST, now)
         self._answers = TokenBucket(CHALLENGE_RATE, CHALLENGE_BURST, now)
+        self.places = Places()
+        self._told_two_hosts = -inf
         self._wanted: Address | None = None
         self._tries = 0
         self._left: tuple[Address | None, float] = (None, now)
@@ -76,6 +110,18 @@ class Roaming:
         token = token or self._random(CHALLENGE_LEN)
         self._asked[address] = (token, now)
         return token
+
+    def came(self, address: Address, session: int, now: float) -> tuple[Address, Address] | None:
+        """The peer proved by this session that it is at `address`.
+
+        Returns two addresses when there seem to be two hosts; once in `TWO_HOSTS_TIME`.
+        """
+        self.places.came(address, session, now)
+        found = self.places.two_hosts(now)
+        if found is None or now < self._told_two_hosts + TWO_HOSTS_TIME:
+            return None
+        self._told_two_hosts = now
+        return found
 
     def may_answer(self, now: float) -> bool:
         """Whether a PATH_CHALLENGE is answered now."""

@@ -27,6 +27,7 @@ from l2overlay.controlplane.events import (
     PathTooSmall,
     PeerDown,
     PeerMoved,
+    PeerOnTwoHosts,
     PeerUnanswered,
     PeerUp,
     StationFrozen,
@@ -206,6 +207,7 @@ _KINDS: dict[type, str] = {
     PeerUp: "peer_up",
     PeerDown: "peer_down",
     PeerMoved: "peer_moved",
+    PeerOnTwoHosts: "peer_on_two_hosts",
     PeerUnanswered: "peer_unanswered",
     HandshakeRefused: "handshake_refused",
     MtuDiffers: "mtu_differs",
@@ -260,6 +262,9 @@ _TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
     PeerUp: lambda e, where: f"peer {where(e.peer)} is up at {e.address}",
     PeerDown: lambda e, where: f"peer {where(e.peer)} is down: {e.reason}",
     PeerMoved: lambda e, where: f"peer {where(e.peer)} moved from {e.old or 'nowhere'} to {e.new}",
+    PeerOnTwoHosts: lambda e, where: (
+        f"peer {where(e.peer)} answers at {e.address} and at {e.other} in turn: two hosts have its key"
+    ),
     PeerUnanswered: lambda e, where: f"peer {where(e.peer)} has not answered {e.attempts} handshakes",
     HandshakeRefused: lambda e, where: (
         "refused: " * (e.cause is not Cause.OTHER_PSK)

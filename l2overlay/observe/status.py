@@ -76,6 +76,7 @@ def status_data(
         *mtu_troubles(config, peers),
         *peer_troubles(config, peers, facts.unresolved),
         *path_troubles(peers),
+        *key_troubles(peers),
     ]
     return {
         "segment": config.segment.name,
@@ -218,6 +219,17 @@ def _name_of(config: Config, key: PeerKey | None) -> str | None:
     """A peer's name; None for the local side."""
     peer = None if key is None else config.peer(key)
     return None if key is None else peer.name if peer is not None else format_key(key)
+
+
+def key_troubles(peers: Iterable[PeerStatus]) -> Iterator[str]:
+    """Keys that two hosts have."""
+    for peer in peers:
+        if peer.two_hosts is not None:
+            one, other = peer.two_hosts
+            yield (
+                f"one key on two hosts: {peer.name} answers at {one} and at {other} in turn; "
+                "make a new key on one of them (l2overlay keygen)"
+            )
 
 
 def peer_troubles(

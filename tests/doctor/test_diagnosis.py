@@ -436,6 +436,22 @@ CASES: dict[str, tuple[tuple[Break, ...], str, str, str, bool]] = {
         "",
         False,
     ),
+    "one key on two hosts": (
+        (
+            with_segment(
+                node=replace(
+                    NODE,
+                    troubles=(
+                        "one key on two hosts: beta answers at 192.0.2.1:7 and at 192.0.2.9:7 in turn",
+                    ),
+                )
+            ),
+        ),
+        "node-degraded",
+        "beta answers at 192.0.2.1:7 and at 192.0.2.9:7",
+        "",
+        False,
+    ),
     "peer left": (
         (with_segment(peers=(replace(PEER, up=False, reason="it left", left=True),)),),
         "peer-left",

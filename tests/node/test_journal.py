@@ -7,7 +7,14 @@ import pytest
 import trio
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
-from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerUnanswered, PeerUp, StationMoved
+from l2overlay.controlplane.events import (
+    PeerDown,
+    PeerMoved,
+    PeerOnTwoHosts,
+    PeerUnanswered,
+    PeerUp,
+    StationMoved,
+)
 from l2overlay.node.journal import BURST, FOLLOWER_BACKLOG, RECENT_EVENTS, Journal, LineWriter
 
 A = PeerKey(b"a" * 32)
@@ -47,11 +54,13 @@ def log() -> Iterator[Log]:
 def test_events_read_as_sentences_that_name_the_peer(log: Log) -> None:
     log.journal.tell_event(PeerUp(A, HERE))
     log.journal.tell_event(PeerMoved(A, HERE, THERE))
+    log.journal.tell_event(PeerOnTwoHosts(A, HERE, THERE))
     log.journal.tell_event(StationMoved(MacAddress(b"RT\x00\x00\x00\x01"), 7, None, A))
     log.journal.tell_event(PeerDown(A, "it said goodbye"))
     assert log.lines() == [
         "peer athens is up at 192.0.2.1:7",
         "peer athens moved from 192.0.2.1:7 to [2001:db8::1]:7",
+        "peer athens answers at 192.0.2.1:7 and at [2001:db8::1]:7 in turn: two hosts have its key",
         "station 52:54:00:00:00:01 (VLAN 7) moved from this host to athens",
         "peer athens is down: it said goodbye",
     ]

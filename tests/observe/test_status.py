@@ -158,3 +158,11 @@ def test_a_path_that_is_too_small_degrades_the_node_and_says_what_to_do() -> Non
     assert status_data(CONFIG, FACTS, Counters(), [replace(small, up=False)])["degraded"][0].startswith(
         "peer a"
     )
+
+
+def test_one_key_on_two_hosts_degrades_the_node_and_names_both_addresses() -> None:
+    two = replace(UP, two_hosts=(Address("192.0.2.1", 7470), Address("198.51.100.9", 7471)))
+    data = status_data(CONFIG, FACTS, Counters(), [two])
+    assert data["state"] == "degraded"
+    (trouble,) = data["degraded"]
+    assert "a answers at 192.0.2.1:7470 and at 198.51.100.9:7471" in trouble

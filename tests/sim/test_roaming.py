@@ -3,7 +3,7 @@
 import pytest
 
 from l2overlay.addresses import Address
-from l2overlay.controlplane.events import PeerDown, PeerMoved
+from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerOnTwoHosts
 
 from .simulator import STRANGER, Captured, Simulation, started
 from .underlay import Conditions
@@ -157,3 +157,34 @@ def test_traffic_does_not_move_to_a_thief_who_sends_a_genuine_datagram_first() -
     to_thief = [c.datagram for c in sim.captured if c.receiver is None]
     assert len(to_thief) == 20, "one question for each, which the thief cannot answer"
     assert b.times(PeerMoved) == []
+
+
+def test_one_key_on_two_hosts_is_told_with_both_addresses() -> None:
+    sim = started(1, 2)
+    a, b = sim.nodes
+    clone = sim.make_node(2, b.private_key)
+    sim.nodes.append(clone)
+    clone.start()
+    sim.conversation(a, b)
+    sim.talk(clone, a)
+    sim.run(40.0)
+    assert a.status(b).two_hosts == (b.address, clone.address)
+    (told, *_) = a.times(PeerOnTwoHosts)
+    assert told <= sim.now
+    clone.kill()
+    sim.run(90.0)
+    assert a.status(b).two_hosts is None
+
+
+def test_a_host_that_goes_to_and_fro_between_two_uplinks_is_not_taken_for_two() -> None:
+    sim = started(2, 2)
+    a, b = sim.nodes
+    sim.conversation(a, b)
+    home, away = b.address, Address("198.51.100.77", 7471)
+    for _ in range(6):
+        for address in (away, home):
+            b.address = address
+            sim.run(4.0)
+    assert len(a.times(PeerMoved)) >= 8
+    assert a.times(PeerOnTwoHosts) == []
+    assert a.status(b).two_hosts is None
