@@ -670,6 +670,7 @@ class Overlay:
         after = {(mac, peer.public_key) for peer in new for mac in peer.macs}
         for mac, _ in before - after:
             self._switch.fdb.remove(station_key(mac, 0))
+        self._switch.fdb.forget({mac for mac, _ in after - before})  # where it was learned, in a VLAN too
         for mac, key in after - before:
             port = LOCAL if key == self._local.context.public_key else Port(key)
             self._switch.fdb.add_static(station_key(mac, 0), port, now)

@@ -90,7 +90,9 @@ class Protection:
         old_ports = {peer.public_key for peer in self._config.peers} if self._config is not None else set()
         self._config = config
         old_security, switch.security = switch.security or PortSecurity(), port_security(config, self._own)
-        (switch.security or PortSecurity()).inherit(old_security, switch.fdb, now)
+        security = switch.security or PortSecurity()
+        security.inherit(old_security, switch.fdb, now)
+        security.enforce(old_security, switch.fdb)
         switch.bpdu_passes = protect is None or protect.bpdu_passes
         switch.lldp_passes = protect is not None and protect.lldp_passes
         self._isolated = isolated_peers(config, self._own)

@@ -6,11 +6,12 @@ bounded: when it is full, the port at which most stations were learned loses the
 Open vSwitch does), so one port's flood of addresses costs the others nothing, and its own busy stations little.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import NewType
 
+from l2overlay.addresses import MAC_LEN
 from l2overlay.dataplane.ethernet import StationKey
 
 Port = NewType("Port", bytes)
@@ -137,12 +138,27 @@ class FilteringDatabase:
         if entry is not None:
             self._unlist(key, entry)
 
+    def forget(self, macs: Collection[bytes]) -> None:
+        """Forget these stations in every VLAN, static or not."""
+        for key in [key for key in self._entries if key[:MAC_LEN] in macs] if macs else ():
+            self.remove(key)
+
     def flush(self, port: Port, *, static: bool = False) -> int:
         """Forget what was learned at `port`, and with `static` its static stations too. Returns how many went."""
         gone = [*self._learned.get(port, ()), *(self._static.get(port, ()) if static else ())]
         for key in gone:
             self.remove(key)
         return len(gone)
+
+    def trim(self, port: Port, count: int) -> None:
+        """Leave `port` at most `count` stations, static ones included: the learned ones that were heard last."""
+        excess = max(0, self.count(port) - count)
+        for key in self.learned_at(port)[:excess]:
+            self.remove(key)
+
+    def learned_at(self, port: Port) -> list[StationKey]:
+        """The learned stations of a port, least recently heard first."""
+        return list(self._learned.get(port, ()))
 
     def sweep(self, now: float) -> None:
         """Free the memory of expired entries."""

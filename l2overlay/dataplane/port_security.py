@@ -80,6 +80,19 @@ class PortSecurity:
             elif fdb.owner(station) == port:
                 fdb.unlock(station, now)
 
+    def enforce(self, old: "PortSecurity", fdb: FilteringDatabase) -> None:
+        """Let rules that are other than before hold for the stations that are known already, after `inherit`."""
+        for port, rules in self.rules.items():
+            if rules == old.rules.get(port):
+                continue
+            if rules.learn is Learn.OFF:
+                fdb.flush(port)
+            elif rules.max_macs is not None:
+                fdb.trim(port, rules.max_macs)
+            if rules.learn is Learn.LOCKED:
+                for station in fdb.learned_at(port):
+                    self.learned(fdb, station, port)
+
 
 def port_security(config: Config, own: PeerKey) -> PortSecurity | None:
     """What the configuration asks of one node's switch; None when it asks nothing."""
