@@ -17,7 +17,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
@@ -142,7 +142,8 @@ def observe_host(spec: HostSpec) -> HostState:
             has_ipv6=(SYSCTL_ROOT / "ipv6").is_dir(),
             ipv6_off=_what_switches_ipv6_off(spec.bridge),
         )
-    for path in (_no_ipv6(spec.tap), _accept_ra(spec.bridge), _address_mode(spec.bridge)):
+    bridge_sysctls = (_accept_ra(spec.bridge), _forwarding(spec.bridge), _address_mode(spec.bridge))
+    for path in (_no_ipv6(spec.tap), *bridge_sysctls):
         with contextlib.suppress(OSError):
             state.sysctls[path] = (SYSCTL_ROOT / path).read_text().strip()
     return state
@@ -207,6 +208,11 @@ def host_notes(spec: HostSpec, state: HostState) -> list[str]:
             f"bridge {name} has MTU {bridge.mtu}, the segment {spec.mtu}: larger frames do not cross; "
             f"set mtu = {bridge.mtu} in [segment] on every host, or lower the bridge's"
         )
+    if _takes_router_advertisements(name, state.sysctls):
+        notes.append(
+            f"bridge {name} takes router advertisements: a guest of any site can become this host's default route; "
+            f"sysctl net.ipv6.conf.{name}.accept_ra=0, or router_advertisements in [protect]"
+        )
     if bridge.stp:
         notes.append(f"bridge {name} runs STP: {spec.tap} forwards only after twice its forward delay")
     if bridge.vlan_filtering:
@@ -214,6 +220,12 @@ def host_notes(spec: HostSpec, state: HostState) -> list[str]:
             f"bridge {name} filters VLANs: let them pass by `bridge vlan add dev {spec.tap} vid ...`"
         )
     return notes
+
+
+def _takes_router_advertisements(bridge: str, sysctls: Mapping[str, str]) -> bool:
+    """accept_ra: 1 unless the host forwards, 2 always (ip-sysctl.rst)."""
+    accepts = sysctls.get(_accept_ra(bridge), "0")
+    return accepts == "2" or (accepts == "1" and sysctls.get(_forwarding(bridge)) == "0")
 
 
 def plan_host(
@@ -420,6 +432,10 @@ def _no_ipv6(link: str) -> str:
 
 def _accept_ra(link: str) -> str:
     return f"ipv6/conf/{link}/accept_ra"
+
+
+def _forwarding(link: str) -> str:
+    return f"ipv6/conf/{link}/forwarding"
 
 
 def _address_mode(link: str) -> str:

@@ -20,7 +20,15 @@ import trio
 
 from l2overlay.addresses import Address, PeerKey, format_mac
 from l2overlay.config import Config, PeerConfig
-from l2overlay.controlplane.events import Event, LoopFound, LoopHealed, PeerMoved, PeerUnanswered, PeerUp
+from l2overlay.controlplane.events import (
+    Event,
+    LoopFound,
+    LoopHealed,
+    PeerDown,
+    PeerMoved,
+    PeerUnanswered,
+    PeerUp,
+)
 from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
 from l2overlay.node.answers import Answers
 from l2overlay.node.clockwork import LoopLag, OverlayTimer, boot_time
@@ -389,12 +397,13 @@ class Node:
             self._set_path_limit(event.peer, event.new)
         elif isinstance(event, PeerUnanswered):
             self.resolver.unanswered(event.peer)
-        elif isinstance(event, LoopFound | LoopHealed):
-            self._forget_stations()
+        elif isinstance(event, PeerDown | LoopFound | LoopHealed):
+            # Once, also when a thousand peers go at the same moment.
+            trio.lowlevel.current_trio_token().run_sync_soon(self._forget_stations, idempotent=True)
         self.journal.tell_event(event)
 
     def _forget_stations(self) -> None:
-        """What the bridge has learned at the TAP is behind another of its ports now, or the reverse."""
+        """What the bridge has learned at the TAP may be gone, or behind another of its ports now, or the reverse."""
         try:
             self.around.site.forget_stations()
         except HostSetupError as error:

@@ -558,6 +558,28 @@ def events(net: Lab, host: Host) -> list[dict[str, Any]]:
     return [json.loads(line) for line in call(net, host, "events", "--json").stdout.splitlines()]
 
 
+def test_the_host_bridge_forgets_the_stations_of_a_peer_that_left(lab: MakeLab) -> None:
+    net = lab()
+    h1, _, g1, g2 = two_hosts(net)
+    _, node = both_up(net)
+    assert net.ping(g1, g2.ipv4).received == 3
+    learned = lambda: g2.mac in h1.run(["bridge", "fdb", "show", "dev", "tap-lab"]).stdout  # noqa: E731
+    assert learned()
+    assert node.terminate() == 0
+    eventually(lambda: not learned(), SEEN)
+
+
+def test_an_adopted_bridge_that_takes_router_advertisements_is_noted_at_join(lab: MakeLab) -> None:
+    net = lab()
+    h1 = net.add_underlay(hosts=2)[0]
+    net.add_bridge(h1, "br-lab")
+    h1.run(["sh", "-c", "echo 2 > /proc/sys/net/ipv6/conf/br-lab/accept_ra"])
+    net.write_peers_toml()
+    node = net.start_node(h1)
+    net.wait_ready()
+    assert "note: bridge br-lab takes router advertisements" in node.output()
+
+
 def test_status_shows_a_port_that_somebody_else_adds_or_takes_away(lab: MakeLab) -> None:
     net = lab()
     h1, _ = net.add_underlay(hosts=2)

@@ -242,6 +242,18 @@ def test_what_a_person_should_know_of_an_adopted_bridge_is_noted(
     assert any(re.search(note, line) for line in host_notes(SPEC, state(bridge=adopted)))
 
 
+@pytest.mark.parametrize(
+    ("accept_ra", "forwarding", "noted"),
+    [("1", "0", True), ("1", "1", False), ("2", "1", True), ("0", "0", False)],
+)
+def test_an_adopted_bridge_that_takes_router_advertisements_is_noted(
+    accept_ra: str, forwarding: str, noted: bool
+) -> None:
+    sysctls = {"ipv6/conf/br-lab/accept_ra": accept_ra, "ipv6/conf/br-lab/forwarding": forwarding}
+    notes = host_notes(SPEC, state(bridge=BRIDGE, sysctls=sysctls))
+    assert any("accept_ra=0" in note for note in notes) == noted
+
+
 # Real links
 
 

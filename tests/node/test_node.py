@@ -86,6 +86,9 @@ class FakeSite:
         self.fake_tap = FakeTap()
         return self.fake_tap
 
+    def forget_stations(self) -> None:
+        self._called("forget_stations")
+
     def repair(self) -> list[str]:
         self._called("repair")
         return self.to_repair.pop(0) if self.to_repair else []
