@@ -1,11 +1,21 @@
-"""`l2overlay cleanup`: undo what a killed node left on the host. Refuses while the node runs."""
+"""`l2overlay cleanup`: undo what a killed node left on the host. Refuses while the node runs.
+
+A bridge that a node made stays while others have ports in it, after `leave` too; `--purge` removes it. Its alias marks it,
+so it is found without the run directory, which systemd removes when the service stops.
+"""
 
 import argparse
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from l2overlay.cli import output
 from l2overlay.cli.asking import add_node_arguments, print_answer, segment_run_dir
 from l2overlay.errors import ExitCode, L2OverlayError, UsageError
-from l2overlay.node.rundir import RUN_ROOT, RunDir
+from l2overlay.node.rundir import RUN_ROOT, RunDir, segment_holder
+
+if TYPE_CHECKING:
+    from l2overlay.linux.changes import RemoveBridge
+    from l2overlay.linux.host import Undone
 
 CLEANUP_SCHEMA = "l2overlay.cleanup/1"
 
@@ -13,23 +23,35 @@ CLEANUP_SCHEMA = "l2overlay.cleanup/1"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add_node_arguments(parser)
+    parser.add_argument(
+        "--purge",
+        action="store_true",
+        help="remove a bridge that a node made even if others have ports in it (guests are cut off)",
+    )
     output.add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Undo, remove the files, and say what was done."""
-    done = {str(run_dir.path): clean(run_dir) for run_dir in _chosen(args)}
+    done = {
+        str(run_dir.path): clean(run_dir, segment, purge=args.purge) for run_dir, segment in _chosen(args)
+    }
     if args.json:
-        print_answer({"schema": CLEANUP_SCHEMA, "undone": done})
+        undone = {path: list(found.lines) for path, found in done.items()}
+        kept = {path: [bridge.line for bridge in found.kept] for path, found in done.items()}
+        print_answer({"schema": CLEANUP_SCHEMA, "undone": undone, "kept": kept})
     else:
-        lines = [f"undone: {line}" for lines in done.values() for line in lines]
-        print(*(lines or ["nothing to undo"]), sep="\n")
+        print(*_report(done.values()), sep="\n")
     return ExitCode.OK
 
 
-def clean(run_dir: RunDir) -> list[str]:
-    """Undo what the state of a dead node says and remove its files. Raises L2OverlayError while it lives."""
+def clean(run_dir: RunDir, segment: str | None, *, purge: bool = False) -> "Undone":
+    """Undo what the state of a dead node says and remove its files. Raises L2OverlayError while it lives.
+
+    `segment`: whose bridge is looked for by its mark; None for the one that the state names.
+    """
     from l2overlay.linux import host
+    from l2overlay.linux.changes import RemoveBridge, Undo
     from l2overlay.node.site import read_undo
 
     pid = run_dir.holder()
@@ -37,21 +59,55 @@ def clean(run_dir: RunDir) -> list[str]:
         raise L2OverlayError(
             f"the node of {run_dir.path} is running (pid {pid}); stop it with 'l2overlay leave'"
         )
-    undo = read_undo(run_dir)
-    if undo is None and run_dir.state.exists():
+    noted = read_undo(run_dir)
+    if noted is None and run_dir.state.exists():
         raise L2OverlayError(f"{run_dir.state} cannot be read; look at 'ip link' and remove the file")
-    lines = host.undo(undo) if undo is not None else []
+    steps = noted.changes if noted is not None else ()
+    known = {change.link for change in steps if isinstance(change, RemoveBridge)}
+    steps += tuple(b for b in _marked(segment or _segment_in(run_dir)) if b.link not in known)
+    undone = host.undo(Undo(steps), keep_used=not purge)
     run_dir.remove_files()
-    return lines
+    return undone
 
 
-def _chosen(args: argparse.Namespace) -> list[RunDir]:
-    """Named, or every one in the default place whose node is dead."""
+def _report(found: "Iterable[Undone]") -> list[str]:
+    lines = []
+    for undone in found:
+        lines += [f"undone: {line}" for line in undone.lines]
+        lines += [f"kept: {bridge.line}; --purge removes it" for bridge in undone.kept]
+    return lines or ["nothing to undo"]
+
+
+def _segment_in(run_dir: RunDir) -> str | None:
+    segment = (run_dir.read_state() or {}).get("segment")
+    return segment if isinstance(segment, str) else None
+
+
+def _marked(segment: str | None) -> "list[RemoveBridge]":
+    """What removes the bridges that carry the mark of the segment, unless a node of it runs somewhere on this host."""
+    from l2overlay.linux import host
+
+    if segment is None or segment_holder(segment):
+        return []
+    return [bridge for bridge in host.marked_bridges() if bridge.alias == host.ALIAS_PREFIX + segment]
+
+
+def _chosen(args: argparse.Namespace) -> list[tuple[RunDir, str | None]]:
+    """Named, or every one in the default place whose node is dead; each with the name of its segment if that is known."""
     if args.run_dir is not None:
-        return [RunDir(args.run_dir)]
+        return [(RunDir(args.run_dir), args.segment)]
     if args.segment is not None:
-        return [segment_run_dir(args.segment)]
+        return [(segment_run_dir(args.segment), args.segment)]
     found = [RunDir(path) for path in sorted(RUN_ROOT.glob("*")) if path.is_dir()]
     if found and all(run_dir.holder() is not None for run_dir in found):
         raise UsageError("every node of this host is running; stop one with 'l2overlay leave SEGMENT'")
-    return [run_dir for run_dir in found if run_dir.holder() is None]
+    chosen = [(run_dir, run_dir.path.name) for run_dir in found if run_dir.holder() is None]
+    names = {run_dir.path.name for run_dir in found}
+    return [*chosen, *((RunDir(RUN_ROOT / name), name) for name in _marked_segments() if name not in names)]
+
+
+def _marked_segments() -> list[str]:
+    from l2overlay.linux import host
+
+    names = {bridge.alias.removeprefix(host.ALIAS_PREFIX) for bridge in host.marked_bridges()}
+    return sorted(name for name in names if name and "/" not in name and name not in {".", ".."})

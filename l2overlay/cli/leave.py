@@ -1,6 +1,10 @@
-"""`l2overlay leave`: the node says goodbye to its peers, undoes what it made, and ends."""
+"""`l2overlay leave`: the node says goodbye to its peers, undoes what it made, and ends.
+
+A bridge that the node made stays, marked as ours, while others have ports in it; `--purge` removes it.
+"""
 
 import argparse
+from typing import Any
 
 from l2overlay import control
 from l2overlay.cli import output
@@ -14,13 +18,18 @@ LEAVE_TIMEOUT = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add_node_arguments(parser)
+    parser.add_argument(
+        "--purge",
+        action="store_true",
+        help="remove the bridge too when others have ports in it (guests are cut off)",
+    )
     output.add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and wait until the node is gone."""
     run_dir = chosen_run_dir(args)
-    answer = control.ask(run_dir.socket, "leave")
+    answer = control.ask(run_dir.socket, "leave", purge=args.purge)
     if not run_dir.wait_released(LEAVE_TIMEOUT):
         raise L2OverlayError(
             f"the node (pid {answer['pid']}) is still there after {LEAVE_TIMEOUT:.0f} s; look at its log"
@@ -29,4 +38,18 @@ def run(args: argparse.Namespace) -> int:
         print_answer(answer)
     else:
         print(f"left segment {answer['segment']}")
+        for line in _kept(answer):
+            print(line)
     return ExitCode.OK
+
+
+def _kept(answer: dict[str, Any]) -> list[str]:
+    """That the bridge stays, and what removes it; a node of an earlier version does not say."""
+    ports = answer.get("kept_for") or []
+    if not ports:
+        return []
+    segment, bridge = answer["segment"], answer["bridge"]
+    return [
+        f"the bridge {bridge} stays, because others have ports in it ({', '.join(ports)}); the next join takes it over",
+        f"'l2overlay cleanup {segment} --purge' removes it",
+    ]

@@ -132,6 +132,10 @@ class Guest(Namespace):
         """Plug the guest into a bridge of its host."""
         self.host.ip(f"link set {self.label} master {bridge}")
 
+    def detach(self) -> None:
+        """Pull the plug."""
+        self.host.ip(f"link set {self.label} nomaster")
+
 
 class NodeProcess:
     """A real `l2overlay join` in a host; its output goes to a file that an error shows."""

@@ -9,6 +9,7 @@
 The TAP itself is made by `LinuxTap.open`, because we need its descriptor: between plan and apply, or before both to
 repair. A bridge that exists is adopted: it keeps its MAC, MTU and addresses, and stays when we go. One that we make is
 marked by its alias `l2overlay SEGMENT` and by its MAC, which comes from the node's key: so a start after SIGKILL knows it.
+One with ports of others in it stays as well, marked, and the next start takes it over: the guests' ports would be lost.
 
 pyroute2 0.9 is asyncio inside: it is opened, used and closed within one call; the node calls these in a thread.
 """
@@ -125,6 +126,28 @@ class HostState:
     has_ipv6: bool
     ipv6_off: str = ""
     """What keeps IPv6 addresses off the bridge, in words; empty when nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedBridge:
+    """A bridge of ours that stays because others have ports in it."""
+
+    name: str
+    ports: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """For a person."""
+        return f"the bridge {self.name}, because {', '.join(self.ports)} {'is' if len(self.ports) == 1 else 'are'} in it"
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What an undo came to."""
+
+    lines: tuple[str, ...]
+    """What was done, in words."""
+    kept: tuple[UsedBridge, ...] = ()
 
 
 def observe_host(spec: HostSpec) -> HostState:
@@ -262,18 +285,25 @@ def apply_changes(changes: Sequence[Change]) -> Undo:
     return Undo.of(changes)
 
 
-def undo(steps: Undo) -> list[str]:
-    """Take our changes back; what is gone already is passed over. Returns what was done, in words.
+def undo(steps: Undo, *, keep_used: bool = False) -> Undone:
+    """Take our changes back; what is gone already is passed over. With `keep_used` a bridge that has ports stays.
 
     Every step is tried, whatever became of those before; raises HostSetupError at the end when one could not be done.
     """
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
-    lines, failures = [], []
+    lines, kept, failures = [], [], []
     with IPRoute() as ipr:
         for change in steps.changes:
             try:
+                if (
+                    keep_used
+                    and isinstance(change, RemoveBridge)
+                    and (used := _used(ipr, change)) is not None
+                ):
+                    kept.append(used)
+                    continue
                 _apply(ipr, change)
             except HostSetupError as error:
                 failures.append(str(error))
@@ -284,7 +314,18 @@ def undo(steps: Undo) -> list[str]:
                 lines.append(change.line)
     if failures:
         raise HostSetupError("; ".join(failures))
-    return lines
+    return Undone(tuple(lines), tuple(kept))
+
+
+def marked_bridges() -> list[RemoveBridge]:
+    """What removes each bridge that a node made, by the mark on it; whether that node runs is not looked at."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        links = [_link_state(link) for link in ipr.link("dump", kind="bridge")]
+    return [
+        RemoveBridge(b.name, b.mac, b.alias, index=b.index) for b in links if b.alias.startswith(ALIAS_PREFIX)
+    ]
 
 
 def check_privileges() -> None:
@@ -574,6 +615,12 @@ def _index_of(link: str) -> int:
         return socket.if_nametoindex(link)
     except OSError:  # it carries no errno
         raise OSError(errno.ENODEV, f"no link {link}") from None
+
+
+def _used(ipr: "IPRoute", change: RemoveBridge) -> UsedBridge | None:
+    """The bridge that `change` would remove, if it has ports. Our TAP is not among them by then."""
+    ports = _read_ports(ipr, _index_of_our_bridge(ipr, change))
+    return UsedBridge(change.link, tuple(sorted(p.name for p in ports))) if ports else None
 
 
 def _index_of_our_bridge(ipr: "IPRoute", change: RemoveBridge) -> int:

@@ -81,11 +81,18 @@ class Answers:
     async def _reload(self, _: Answer) -> Answer:
         return await self._node.reload_and_tell()
 
-    async def _leave(self, _: Answer) -> Answer:
-        node = self._node
+    async def _leave(self, arguments: Answer) -> Answer:
+        node, site = self._node, self._node.around.site
+        site.purge = arguments.get("purge") is True
         node.journal.say("asked to leave")
         trio.lowlevel.current_trio_token().run_sync_soon(node.leave)
-        return {"schema": LEAVE_SCHEMA, "segment": node.config.segment.name, "pid": os.getpid()}
+        return {
+            "schema": LEAVE_SCHEMA,
+            "segment": node.config.segment.name,
+            "pid": os.getpid(),
+            "bridge": site.spec.bridge,
+            "kept_for": list(site.kept_for),
+        }
 
     async def _tell_events(self, arguments: Answer) -> AsyncIterator[Answer]:
         return self._events(follow=bool(arguments.get("follow")))

@@ -239,9 +239,8 @@ class Node:
         )
         await trio.to_thread.run_sync(site.set_up_bridge)
         ports = ", ".join(port for port in site.ports if port != site.spec.tap) or "no other port yet"
-        around.progress.phase(
-            "bridge", f"{site.spec.bridge} {'adopted' if site.adopted else 'made'}, {ports}"
-        )
+        origin = "adopted" if site.adopted else "taken over" if site.found_ours else "made"
+        around.progress.phase("bridge", f"{site.spec.bridge} {origin}, {ports}")
         for note in site.notes:
             self.journal.say(f"note: {note}")
         for trouble in site.troubles:
@@ -380,8 +379,11 @@ class Node:
             self._rehearsal.close()
 
     def _undo(self) -> None:
-        for line in self.around.site.take_down():
+        undone = self.around.site.take_down()
+        for line in undone.lines:
             self.journal.say(f"undone: {line}")
+        for bridge in undone.kept if self._joined else ():
+            self.journal.say(f"kept: {bridge.line}; 'l2overlay cleanup --purge' removes it")
         if self._joined:  # a start that was refused says why, and nothing else
             self.journal.say(f"left segment {self.config.segment.name}")
 

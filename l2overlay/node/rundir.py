@@ -328,6 +328,11 @@ def _claim_segment(segment: str) -> socket.socket:
     return claim
 
 
+def segment_holder(segment: str) -> int:
+    """The pid of the node that runs the segment in this network namespace, whatever its run directory; 0 for none."""
+    return _pid_behind(f"\0l2overlay/{segment}")
+
+
 def _pid_behind(name: str) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.2)

@@ -16,7 +16,7 @@ from l2overlay.errors import HostSetupError
 from l2overlay.linux import bridge, firewall, host
 from l2overlay.linux.changes import Change, RemoveFilter, SetBridgeFlag, Undo
 from l2overlay.linux.firewall import Firewall
-from l2overlay.linux.host import HostSpec, HostState
+from l2overlay.linux.host import HostSpec, HostState, Undone
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.linux.tap import LinuxTap
 from l2overlay.node.rundir import RunDir
@@ -62,6 +62,10 @@ class Site:
         """What this host does not let us have, as last seen."""
         self.adopted = False
         """The bridge was there before us; when it goes away its owner decides whether it comes back."""
+        self.found_ours = False
+        """The bridge is one that an earlier run made, and left in place."""
+        self.purge = False
+        """At the end a bridge of ours goes even if others have ports in it."""
         self.bridge_mac = spec.bridge_mac
         self.ports: tuple[str, ...] = ()
         """Of the bridge, as last seen; the keeper follows what comes and goes."""
@@ -98,6 +102,7 @@ class Site:
         self.notes = host.host_notes(self.spec, state)
         self.troubles = tuple(host.host_troubles(self.spec, state))
         self.adopted = state.bridge is not None and not host.is_ours(self.spec, state.bridge)
+        self.found_ours = state.bridge is not None and not self.adopted
         if self.adopted and state.bridge is not None:
             with contextlib.suppress(ValueError):
                 self.bridge_mac = parse_mac(state.bridge.mac)
@@ -155,14 +160,22 @@ class Site:
             self.made = Undo.of(changes).after(self.made)
         return [change.line for change in changes]
 
-    def take_down(self) -> list[str]:
-        """Close the TAP and undo all changes. Raises HostSetupError when something could not be undone."""
+    @property
+    def kept_for(self) -> tuple[str, ...]:
+        """The ports of others, as last seen, that keep a bridge of ours in place when we go."""
+        return () if self.adopted or self.purge else tuple(p for p in self.ports if p != self.spec.tap)
+
+    def take_down(self) -> Undone:
+        """Close the TAP and undo all changes. Raises HostSetupError when something could not be undone.
+
+        A bridge of ours that others have ports in stays, unless `purge` is set. Its alias marks it for the next start.
+        """
         self.close_tap()
-        lines = host.undo(self.made)
+        undone = host.undo(self.made, keep_used=not self.purge)
         self.made = Undo()
         self.firewall.forget()
         self._filter = None
-        return lines
+        return undone
 
     def _look_at_filter(self) -> Undo:
         """What will take the filter away again. Raises HostSetupError when this host cannot filter."""

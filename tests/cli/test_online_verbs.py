@@ -275,6 +275,21 @@ def test_leave_waits_for_the_lock(call: Call, node: FixedNode) -> None:
     assert call("leave", "--run-dir", node.folder)[:2] == (0, "left segment lab\n")
 
 
+def test_leave_tells_of_a_bridge_that_stays_and_passes_purge_on(call: Call, node: FixedNode) -> None:
+    said = {
+        "schema": "l2overlay.leave/1",
+        "segment": "lab",
+        "pid": 1,
+        "bridge": "br-lab",
+        "kept_for": ["vnet0"],
+    }
+    node.answers["leave"] = [said]
+    code, out, _ = call("leave", "--purge", "--run-dir", node.folder)
+    assert code == 0
+    assert "the bridge br-lab stays, because others have ports in it (vnet0)" in out
+    assert node.asked[-1]["purge"] is True
+
+
 def test_no_node_is_exit_3_with_what_to_do(call: Call, tmp_path: Path) -> None:
     for verb in ("status", "peers", "fdb", "events", "reload", "leave"):
         code, _, err = call(verb, "--run-dir", tmp_path)

@@ -100,6 +100,9 @@ def test_sigterm_leaves_the_host_as_it_was(lab: MakeLab, with_bridge: bool) -> N
             guest.attach("br-lab")
     assert net.ping(g1, g2.ipv4).received == 3
     assert net.snapshot(h1)["files"]
+    if not with_bridge:
+        for guest in (g1, g2):
+            guest.detach()
     for node in nodes:
         started = time.monotonic()
         assert node.terminate() == 0
@@ -122,6 +125,8 @@ def test_killed_node_is_followed_by_one_that_leaves_nothing_behind(lab: MakeLab,
         for guest in (g1, g2):
             guest.attach("br-lab")
     assert net.ping(g1, g2.ipv4).received == 3
+    if not with_bridge:
+        g1.detach()
     assert net.nodes[0].terminate() == 0
     assert differences(before, net.snapshot(h1)) == []
 
@@ -323,6 +328,7 @@ def test_net_admin_is_all_the_privilege_that_it_needs(lab: MakeLab) -> None:
     for guest in (g1, g2):
         guest.attach("br-lab")
     assert net.ping(g1, g2.ipv4).received == 3
+    g1.detach()
     node.terminate()
     assert node.wait(2) == 0
     assert differences(before, net.snapshot(h1)) == []
@@ -427,6 +433,7 @@ def test_deleted_bridge_of_ours_is_made_again(lab: MakeLab) -> None:
     for guest in (g1, g2):
         guest.attach("br-lab")
     assert net.ping(g1, g2.ipv4).received == 3
+    g1.detach()
     assert node.terminate() == 0
     assert differences(before, net.snapshot(h1)) == []
 
@@ -536,6 +543,7 @@ def test_reload_moves_to_another_port_and_adds_an_address(lab: MakeLab) -> None:
     eventually(lambda: net.ping(g1, g2.ipv4, count=1, wait=0.3).received == 1, 3.0)
     assert net.ping(g2, "10.9.0.201").received == 3
     assert answer(net, h1)["underlay"]["port"] == 7480
+    g1.detach()
     assert node.terminate() == 0
     assert differences(before, net.snapshot(h1)) == []
 

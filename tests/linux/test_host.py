@@ -47,7 +47,9 @@ from l2overlay.linux.host import (
     check_privileges,
     host_notes,
     host_troubles,
+    is_ours,
     leftovers,
+    marked_bridges,
     observe_host,
     plan_host,
     undo,
@@ -407,18 +409,33 @@ def test_a_change_that_fails_takes_back_those_before_it(machine: Machine) -> Non
 def test_an_undo_passes_over_what_is_gone_and_over_what_is_not_ours_any_more(machine: Machine) -> None:
     with machine.node(ADDRESSED) as steps:
         machine.namespace.ip("link del br-lab", "link add br-lab type bridge")
-        assert undo(steps) == []
+        assert undo(steps).lines == ()
         assert machine.link("br-lab")["ifname"] == "br-lab"
         machine.namespace.ip("link del br-lab")
-        assert undo(steps) == []
+        assert undo(steps).lines == ()
 
 
 def test_an_undo_leaves_a_link_alone_that_took_the_name_of_ours(machine: Machine) -> None:
     machine.namespace.ip("link add br-lab type bridge", "addr add 10.1.0.1/24 dev br-lab")
     with inside(machine.namespace):
         index = socket.if_nametoindex("br-lab")
-        assert undo(Undo((RemoveAddress("br-lab", "10.1.0.1/24", index=index + 1),))) == []
-        assert undo(Undo((RemoveAddress("br-lab", "10.1.0.1/24", index=index),))) != []
+        assert undo(Undo((RemoveAddress("br-lab", "10.1.0.1/24", index=index + 1),))).lines == ()
+        assert undo(Undo((RemoveAddress("br-lab", "10.1.0.1/24", index=index),))).lines != ()
+
+
+def test_a_bridge_of_ours_with_other_ports_stays_and_an_empty_one_goes(machine: Machine) -> None:
+    with machine.node(ADDRESSED) as steps:
+        machine.namespace.ip(
+            "link del tap-lab", "link add guest0 type veth peer name guest1", "link set guest0 master br-lab"
+        )
+        kept = undo(steps, keep_used=True)
+        assert [bridge.line for bridge in kept.kept] == ["the bridge br-lab, because guest0 is in it"]
+        assert is_ours(ADDRESSED, observe_host(ADDRESSED).bridge or pytest.fail("no bridge"))
+        assert "10.1.0.1" not in machine.namespace.run(["ip", "addr"]).stdout
+        assert [bridge.alias for bridge in marked_bridges()] == ["l2overlay lab"]
+        machine.namespace.ip("link set guest0 nomaster")
+        assert undo(Undo(tuple(marked_bridges())), keep_used=True).lines == ("remove the bridge br-lab",)
+        assert marked_bridges() == []
 
 
 def test_an_undo_that_cannot_be_done_is_told_after_all_others_were(machine: Machine) -> None:

@@ -26,6 +26,7 @@ from l2overlay.dataplane.ethernet import PROBE_GROUP
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.changes import AddAddress, Undo
 from l2overlay.linux.firewall import Firewall
+from l2overlay.linux.host import Undone
 from l2overlay.linux.links import ChangeKind, LinkChange
 from l2overlay.node import node as node_module
 from l2overlay.node.journal import LineWriter
@@ -49,6 +50,9 @@ class FakeSite:
         self.notes: list[str] = []
         self.troubles: tuple[str, ...] = ()
         self.adopted = False
+        self.found_ours = False
+        self.purge = False
+        self.kept_for: tuple[str, ...] = ()
         self.ports = (spec.tap,)
         self.calls: list[str] = []
         self.fail: dict[str, str] = {}
@@ -93,12 +97,12 @@ class FakeSite:
         self._called("repair")
         return self.to_repair.pop(0) if self.to_repair else []
 
-    def take_down(self) -> list[str]:
+    def take_down(self) -> Undone:
         if self.fake_tap is not None:
             self.fake_tap.close()
         self._called("take_down")
         self.made = Undo()
-        return []
+        return Undone(())
 
 
 class FakeWatch:
