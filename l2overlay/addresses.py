@@ -24,6 +24,8 @@ class Address(NamedTuple):
 
     host: str
     port: int
+    local: str = ""
+    """Our own address towards it: where it called us, and where we answer from. "" is the kernel's choice."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -35,7 +35,7 @@ from l2overlay.config_types import (
     StormLimit,
     Suite,
 )
-from l2overlay.config_values import interface_address, split_endpoint
+from l2overlay.config_values import interface_address, split_endpoint, split_listen
 from l2overlay.errors import ConfigError, L2OverlayError, Problem
 from l2overlay.files import read_regular
 from l2overlay.keys import is_private_key_of, own_stanza, read_secret
@@ -216,13 +216,15 @@ def _problems(faults: list[Fault], places: Positions) -> tuple[Problem, ...]:
 
 
 def _segment(table: "SegmentTable", psk: bytes | None) -> SegmentConfig:
+    listen_address, listen = split_listen(table.listen)
     return SegmentConfig(
         name=table.name,
         bridge=table.bridge or f"br-{table.name}",
         tap=table.tap or f"tap-{table.name}",
         mtu=table.mtu,
         ageing_time=float(table.ageing_time),
-        listen=table.listen,
+        listen=listen,
+        listen_address=listen_address,
         suite=_SUITES[table.suite],
         psk=psk,
         addresses={node: tuple(map(interface_address, listed)) for node, listed in table.addresses.items()},

@@ -44,6 +44,7 @@ from l2overlay.config_values import (
     quote,
     segment_name,
     split_endpoint,
+    split_listen,
     station_mac,
 )
 from l2overlay.suggestion import suggestion
@@ -106,6 +107,18 @@ EtherType = Annotated[
         {"anyOf": [{"enum": list(ETHERTYPES)}, {"type": "integer"}, {"type": "string", "pattern": "^0x"}]},
     ),
 ]
+Listen = Annotated[
+    Any,
+    *shaped_by(
+        _kept(split_listen),
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 65535},
+                {"type": "string", "pattern": "^.+:[0-9]{1,5}$"},
+            ]
+        },
+    ),
+]
 BoundAddress = Annotated[str, checked_by(bound_address), pattern("[0-9A-Fa-f:.]+")]
 Listed = Annotated[list[str], Field(max_length=MAX_LISTED)]
 OnOff = Literal["on", "off"]
@@ -138,8 +151,9 @@ class SegmentTable(Table):
         le=MAX_AGEING_TIME,
         description="Seconds after its last frame until a station is forgotten.",
     )
-    listen: int = Field(
-        DEFAULT_PORT, ge=1, le=65535, description="UDP port of nodes whose stanza has no endpoint."
+    listen: Listen = Field(
+        DEFAULT_PORT,
+        description="UDP port of nodes whose stanza has no endpoint; with an address, all that this node binds.",
     )
     suite: Literal["aes-gcm", "chacha20-poly1305"] = Field(
         "aes-gcm",

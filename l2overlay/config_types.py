@@ -68,7 +68,9 @@ class SegmentConfig:
     """Of TAP and bridge: the largest IP datagram of a guest."""
     ageing_time: float = DEFAULT_AGEING_TIME
     listen: int = DEFAULT_PORT
-    """UDP port of a node whose own stanza has no endpoint."""
+    """UDP port of a node whose own stanza has no endpoint, or of `listen_address`."""
+    listen_address: str = ""
+    """The one address that the node binds; "" is every one of the host."""
     suite: Suite = Suite.AESGCM
     psk: bytes | None = field(default=None, repr=False)
     """32 bytes from `psk_file`, mixed into every handshake."""

@@ -5,7 +5,7 @@ what is wrong and how to write it.
 """
 
 import re
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 
 from l2overlay.addresses import parse_key, parse_mac
 from l2overlay.config_limits import (
@@ -90,6 +90,23 @@ def split_endpoint(text: str) -> tuple[str, int]:
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ValueError(f"{quote(text)}: the port after the last ':' must be 1 to 65535")
     return (_ipv6_host(host[1:-1], port) if bracketed else _host(host)), int(port)
+
+
+def split_listen(value: object) -> tuple[str, int]:
+    """A port alone, or `192.0.2.1:7470` or `[2001:db8::1]:7470`, as address ("" is any) and port."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= 65535:
+            raise ValueError(f"listen must be {'at least 1' if value < 1 else 'at most 65535'}")
+        return "", value
+    text = value if isinstance(value, str) else ""
+    if not text:
+        raise ValueError("listen must be a port, or an address of this host with a port")
+    host, port = split_endpoint(text)
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ValueError(f"{quote(text)}: listen takes a numeric address, not a name") from None
+    return host, port
 
 
 def _is_ipv6(text: str) -> bool:

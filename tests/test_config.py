@@ -158,6 +158,15 @@ public_key = "{C}"
         ('name = "lan"', 'name = "lan"\nageing_time = nan', "3:15", "ageing_time must be"),
         ('name = "lan"', 'name = "lan"\nlisten = 0', "3:10", "listen must be at least 1"),
         ('name = "lan"', 'name = "lan"\nlisten = 65536', "3:10", "at most 65535"),
+        (
+            'name = "lan"',
+            'name = "lan"\nlisten = "lan.example:7470"',
+            "3:10",
+            "a numeric address, not a name",
+        ),
+        ('name = "lan"', 'name = "lan"\nlisten = "192.0.2.1"', "3:10", "has no port"),
+        ('name = "lan"', 'name = "lan"\nlisten = true', "3:10", "listen must be a port, or an address"),
+        ('name = "lan"', 'name = "lan"\nlisten = "[fe80::1]:7470"', "3:10", "link-local: name the interface"),
         ('name = "lan"', 'name = "lan"\nsuite = "none"', "3:9", "'aes-gcm' or 'chacha20-poly1305'"),
         ('name = "lan"', 'name = "lan"\nsuite = 1', "3:9", "not 1"),
         ('name = "lan"', 'name = "lan"\npsk_file = "lan.psk"', "3:12", "relative"),
@@ -367,6 +376,20 @@ def test_thousand_peers_are_read_in_well_under_a_second() -> None:
     start = time.perf_counter()
     assert len(parse(f'[segment]\nname="lan"\n{stanzas}').peers) == 1000
     assert time.perf_counter() - start < 0.9
+
+
+@pytest.mark.parametrize(
+    ("listen", "address", "port"),
+    [
+        ("7471", "", 7471),
+        ('"192.0.2.7:7471"', "192.0.2.7", 7471),
+        ('"[2001:DB8::7]:7471"', "2001:db8::7", 7471),
+        ('"[fe80::7%eth0]:7471"', "fe80::7%eth0", 7471),
+    ],
+)
+def test_listen_is_a_port_or_an_address_with_a_port(listen: str, address: str, port: int) -> None:
+    segment = parse(f'[segment]\nname = "lan"\nlisten = {listen}\n').segment
+    assert (segment.listen_address, segment.listen) == (address, port)
 
 
 def test_schema_comes_from_the_model_that_checks() -> None:

@@ -106,6 +106,9 @@ MAX_QUEUED_BYTES = 128 * 1024
 QUEUE_TIME = 1.0
 CALL_BACK_INTERVAL = 1.0
 """A peer whose stamps are behind is called at most so often."""
+FOLLOW_TIME = 1.0
+"""Seconds that a peer calls another of our addresses than the one it is answered from, before we answer from there. Perhaps
+it is about to follow us: were both ends to follow at once, they would pass each other again and again."""
 UNANSWERED_EVERY = 8
 """A silent peer is reported at its third INIT and at every eighth from then on: about every 10 s."""
 
@@ -152,6 +155,7 @@ class Peer:
         """When it said that it leaves; None since it came back."""
         self._called_back: tuple[int, Address] | None = None
         self._next_call_back = -inf
+        self._called_elsewhere: tuple[Address | None, float] = (None, inf)
 
     def configure(self, config: PeerConfig, now: float) -> None:
         """Its stanza is another one."""
@@ -221,7 +225,8 @@ class Peer:
         """Where to send INITs. A peer that is up keeps the address that it proved until it has answered at a new one."""
         is_new, self.configured = address != self.configured, address
         if self.up and is_new:
-            self._roaming.want(address if address != self.endpoint else None, now)
+            known = address is not None and _same_host(address, self.endpoint)
+            self._roaming.want(None if known else address, now)
             self._ask_endpoint(now)
         if self.up or address is None or address == self.endpoint:
             return
@@ -257,7 +262,7 @@ class Peer:
             self.next_init = inf
             return
         pending = self._initiate(now)
-        self._local.send(self.endpoint, pending.datagram)
+        self._local.send(self._init_target(self.endpoint), pending.datagram)
         self._attempts += 1
         self.next_init = self._in_company(now + self._retry_delay())
         if not self.up and self.left_time is None:
@@ -266,6 +271,10 @@ class Peer:
             )
         if not self.up and self._attempts % UNANSWERED_EVERY == DOWN_INITS:
             self._local.events.append(PeerUnanswered(self.key, self._attempts))
+
+    def _init_target(self, endpoint: Address) -> Address:
+        """Of a peer that once called another of our addresses than the kernel's choice: in turn from both."""
+        return endpoint if self.up or self._attempts % 2 == 0 else endpoint._replace(local="")
 
     def _initiate(self, now: float) -> PendingHandshake:
         local = self._local
@@ -309,6 +318,9 @@ class Peer:
         session = self._make_session(keys, pending.sender, remote_index, address, now, initiator=True)
         self._replace_current(session)
         self.liveness.last_heard = now
+        if not self.up and _same_host(address, self.endpoint):
+            # Not every INIT leaves from the same address of ours: this one's path works.
+            self.endpoint = address
         self._confirm(now)
         self._send_ping(now)
 
@@ -435,7 +447,7 @@ class Peer:
         """The peer has proven where it is."""
         assert self.endpoint is not None
         if self.current is not None:
-            two = self._roaming.came(self.endpoint, self.current.local_index, now)
+            two = self._roaming.came(self.endpoint._replace(local=""), self.current.local_index, now)
             if two is not None:
                 self._local.events.append(PeerOnTwoHosts(self.key, *two))
 
@@ -569,8 +581,20 @@ class Peer:
 
     def heard_at(self, address: Address, length: int, now: float) -> None:
         """Datagrams with `length` bytes of plaintext came from `address`, and nothing was sent there yet."""
-        if address != self.endpoint and length >= MIN_QUESTION and not self._roaming.has_left(address, now):
+        if address == self.endpoint or length < MIN_QUESTION or self._roaming.has_left(address, now):
+            return
+        if self._is_to_follow(address, now):
             self._challenge_address(address, now)
+
+    def _is_to_follow(self, address: Address, now: float) -> bool:
+        """At once to another address of the peer; when it calls another of ours, after `FOLLOW_TIME`."""
+        if not _same_host(address, self.endpoint):
+            return True
+        called, since = self._called_elsewhere
+        if called != address:
+            self._called_elsewhere = address, now
+            return False
+        return since + FOLLOW_TIME <= now
 
     def _challenge_address(self, address: Address, now: float) -> None:
         """Traffic moves to a new address only after the peer has answered from there."""
@@ -590,9 +614,11 @@ class Peer:
     def _receive_path_response(self, body: bytes, address: Address, now: float) -> None:
         if not self._roaming.answered(address, body) or address == self.endpoint:
             return
+        self._called_elsewhere = (None, inf)
         old, self.endpoint = self.endpoint, address
         self._roaming.moved(old, address, now)
-        self._local.events.append(PeerMoved(self.key, old, address))
+        if not _same_host(address, old):
+            self._local.events.append(PeerMoved(self.key, old, address))
         self._came(now)
         self.path.set_limit(DEFAULT_PATH_LIMIT[6 if ":" in address.host else 4], now)
         self._restart_path(now)
@@ -716,3 +742,8 @@ class Peer:
             _, frame = self.queue.popleft()
             self._queued_bytes -= len(frame)
             self.counters.drop(DropReason.QUEUE_TIMEOUT)
+
+
+def _same_host(address: Address, other: Address | None) -> bool:
+    """Whether two addresses are one, whichever of ours they belong to."""
+    return other is not None and address[:2] == other[:2]

@@ -23,7 +23,9 @@ def segment_of_config(config: Config, local_addresses: Iterable[str]) -> Segment
         if p is not own
     )
     segment = config.segment
-    port = own.endpoint.port if own is not None and own.endpoint is not None else segment.listen
+    port = segment.listen
+    if own is not None and own.endpoint is not None and not segment.listen_address:
+        port = own.endpoint.port
     return SegmentView(segment.bridge, segment.tap, segment.name, segment.mtu, port, peers)
 
 

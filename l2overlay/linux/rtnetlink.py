@@ -27,7 +27,8 @@ NLMSG_DONE = 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTA_DST, RTA_OIF = 1, 4
+RTA_DST, RTA_OIF, RTA_PREFSRC = 1, 4, 7
+RTN_LOCAL = 2
 SIOCGIFMTU = 0x8921
 ANSWER_SIZE = 65_536
 ANSWER_TIMEOUT = 2.0
@@ -63,17 +64,45 @@ def read_u32(value: bytes | None) -> int:
 
 def route_link(host: str, scope: int = 0) -> int | None:
     """The index of the link that a datagram to the numeric address leaves by; None when there is no route."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    destination = socket.inet_pton(family, host)
-    body = RTMSG.pack(family, len(destination) * 8, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_DST, destination)
-    if scope:
-        body += _attribute(RTA_OIF, _U32.pack(scope))
-    with _asked(RTM_GETROUTE, NLM_F_REQUEST, body) as netlink:
+    with _asked(RTM_GETROUTE, NLM_F_REQUEST, _route_question(host, scope)) as netlink:
         answer = netlink.recv(ANSWER_SIZE)
     for kind, route in messages(answer):
         if kind == RTM_NEWROUTE:
             return read_u32(attributes(route[RTMSG.size :]).get(RTA_OIF)) or None
     return None
+
+
+class Sources:
+    """Asks about our own addresses, of the network namespace in which it was opened; about 8 us a question."""
+
+    def __init__(self) -> None:
+        self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._netlink.setblocking(False)  # the answer is there before `send` returns
+
+    def preferred(self, host: str, scope: int = 0) -> str:
+        """The address that the kernel would send from to `host`; "" without a route."""
+        source = attributes(self._route(host, scope)[RTMSG.size :]).get(RTA_PREFSRC, b"")
+        return (
+            socket.inet_ntop(socket.AF_INET6 if len(source) > 4 else socket.AF_INET, source) if source else ""
+        )
+
+    def is_ours(self, host: str, scope: int = 0) -> bool:
+        """Whether a link of this host has the address now."""
+        route = self._route(host, scope)
+        return bool(route) and RTMSG.unpack_from(route)[7] == RTN_LOCAL
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._netlink.close()
+
+    def _route(self, host: str, scope: int) -> bytes:
+        """The body of the kernel's answer; b"" when there is no route."""
+        try:
+            self._netlink.send(_request(RTM_GETROUTE, NLM_F_REQUEST, _route_question(host, scope)))
+            answer = self._netlink.recv(ANSWER_SIZE)
+        except OSError:
+            return b""
+        return next((route for kind, route in messages(answer) if kind == RTM_NEWROUTE), b"")
 
 
 def dump(question: int) -> Iterator[bytes]:
@@ -98,8 +127,19 @@ def link_mtu(index: int) -> int:
 def _asked(question: int, flags: int, body: bytes) -> socket.socket:
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     netlink.settimeout(ANSWER_TIMEOUT)
-    netlink.send(NLMSGHDR.pack(NLMSGHDR.size + len(body), question, flags, 1, 0) + body)
+    netlink.send(_request(question, flags, body))
     return netlink
+
+
+def _request(question: int, flags: int, body: bytes) -> bytes:
+    return NLMSGHDR.pack(NLMSGHDR.size + len(body), question, flags, 1, 0) + body
+
+
+def _route_question(host: str, scope: int) -> bytes:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    destination = socket.inet_pton(family, host)
+    body = RTMSG.pack(family, len(destination) * 8, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_DST, destination)
+    return body + (_attribute(RTA_OIF, _U32.pack(scope)) if scope else b"")
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -8,6 +8,10 @@ Datagrams are never fragmented: IP_PMTUDISC_PROBE sets DF, ignores what ICMP cla
 what the outgoing link itself cannot take. The path's own limit is found by our probes.
 
 Addresses: inside, an IPv4 peer is `Address("192.0.2.1", ...)`; the socket is AF_INET6 and calls it ::ffff:192.0.2.1.
+
+A host may have several addresses. The kernel tells with each datagram which of them was called (IPV6_PKTINFO, ipv6(7)).
+Where that is not the address that the kernel would answer from, it stands in `Address.local`, and what is sent there leaves
+from it: a NAT or a stateful firewall on the way knows no other.
 """
 
 import contextlib
@@ -15,13 +19,13 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple, Self
 
 from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
 from l2overlay.errors import HostPermissionError, HostSetupError
-from l2overlay.linux.rtnetlink import link_mtu, route_link
+from l2overlay.linux.rtnetlink import Sources, link_mtu, route_link
 from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for, pack_name, refused_name
 from l2overlay.privileges import remedy
 from l2overlay.seams import MAX_BURST_DATAGRAMS, MAX_BURST_LEN, Burst, burst_limit
@@ -36,6 +40,9 @@ PMTUDISC_PROBE = 3  # the same number in both families
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 SO_RXQ_OVFL = 40
+IP_PKTINFO = 8
+IPV6_RECVPKTINFO = 49
+IPV6_PKTINFO = 50
 
 FEW_BUFFERS = 4
 """Longer lists are joined: see `_send_each`."""
@@ -44,7 +51,9 @@ RECEIVE_BUFFER_SIZE = 8 << 20
 SEND_BUFFER_SIZE = 2 << 20
 """About 30 bursts. Smaller than the other: what is too much is to wait in the guests' TCP, not here, at 1 Gbit/s 17 ms."""
 READ_SIZE = 65_536
-ANCILLARY_SIZE = 2 * socket.CMSG_SPACE(4)
+PACKET_INFO_SIZE = 20
+"""struct in6_pktinfo; struct in_pktinfo has 12."""
+ANCILLARY_SIZE = 2 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(PACKET_INFO_SIZE)
 ADDRESS_CACHE_SIZE = 4096
 """Four times the peers of a large segment; a flood of spoofed senders must not grow it."""
 
@@ -73,6 +82,8 @@ SEND_ERRORS = {
 """Why a datagram did not leave; what is not here is SEND_FAILED."""
 GSO_ERRORS = (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 """What a send says when the kernel or the link cannot cut bursts. EINVAL has other causes too: see `_send_parts`."""
+SOURCE_ERRORS = (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH)
+"""What a send says when the local address that it was to leave from is not ours any more. All have other causes too."""
 BURST_ERRORS = (*GSO_ERRORS, errno.EMSGSIZE)
 """What a send says of a burst whose datagrams may well go in another way."""
 ICMP_ERRORS = frozenset(
@@ -95,6 +106,12 @@ ICMP_ERRORS = frozenset(
 
 _U16 = struct.Struct("=H")
 _INT = struct.Struct("=i")
+_IN_PKTINFO = struct.Struct("=i4s4s")  # link, local address, destination in the header
+_IN6_PKTINFO = struct.Struct("=16sI")  # address, link
+
+_Ancillary = list[tuple[int, int, bytes]]
+_Target = tuple[tuple[Any, ...], _Ancillary]
+"""How the socket is told of an `Address`: the sockaddr, and the local address as an ancillary message if there is one."""
 
 
 class BufferSizes(NamedTuple):
@@ -123,16 +140,21 @@ class LinuxUdp:
         _supports(bound, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.overflow_count = 0
         """What the socket had no room for, as the kernel counted before the last burst that was received."""
-        self._sockaddrs: dict[Address, tuple[Any, ...]] = {}
-        self._addresses: dict[tuple[Any, ...], Address] = {}
+        self._tells_local = _tell_local(bound)
+        self._sources = Sources()
+        self._targets: dict[Address, _Target] = {}
+        self._addresses: dict[tuple[tuple[Any, ...], bytes], Address] = {}
         self._names: dict[Address, bytes] = {}
         self._path_limits: dict[str, int] = {}
         self._batch = batch_for(bound)
 
     @classmethod
-    def open(cls, port: int, *, gso: bool = True, gro: bool = True) -> Self:
-        """Bind `port` for IPv4 and IPv6 (IPv4 alone where the kernel has no IPv6). Raises HostSetupError."""
-        return cls(_bind(port), gso=gso, gro=gro)
+    def open(cls, port: int, host: str = "", *, gso: bool = True, gro: bool = True) -> Self:
+        """Bind `port` for IPv4 and IPv6 (IPv4 alone where the kernel has no IPv6), or of the address `host` alone.
+
+        Raises HostSetupError.
+        """
+        return cls(_bind(port, host), gso=gso, gro=gro)
 
     @classmethod
     def open_loopback(cls) -> Self:
@@ -151,6 +173,7 @@ class LinuxUdp:
     def close(self) -> None:
         """Give the port back."""
         self._socket.close()
+        self._sources.close()
 
     def receive_bursts(self, limit: int) -> list[Burst]:
         """At most `limit` bursts that wait now; fewer when drained. An empty datagram comes as a burst of b"".
@@ -169,13 +192,15 @@ class LinuxUdp:
                 if error.errno not in ICMP_ERRORS:
                     raise
                 continue
-            address = addresses.get(sockaddr) or self._address_of(sockaddr)
-            size = len(data)
+            size, called = len(data), b""
             for level, _, value in ancillary:
                 if level == SOL_UDP:
                     (size,) = _INT.unpack(value)
-                else:
+                elif level == socket.SOL_SOCKET:
                     (self.overflow_count,) = _INT.unpack(value)
+                else:
+                    called = value
+            address = addresses.get((sockaddr, called)) or self._address_of(sockaddr, called)
             bursts.append(Burst(address, size or 1, [data]))
         return bursts
 
@@ -213,7 +238,7 @@ class LinuxUdp:
         joined 8.1 / 5.5 / 4.6, the list as it is 8.6 / 7.6 / 4.4. For one datagram sendto 3.45, sendmsg 3.65. A few long
         ones, which are trains, go as they are: 2 x 22 x 1472 bytes 20.7, joined 22.3.
         """
-        sendto, sendmsg, sockaddrs = self._socket.sendto, self._socket.sendmsg, self._sockaddrs
+        sendto, sendmsg, targets = self._socket.sendto, self._socket.sendmsg, self._targets
         for done, burst in enumerate(bursts):
             buffers: Sequence[bytes | bytearray] = burst.buffers
             size = burst.datagram_size
@@ -221,11 +246,14 @@ class LinuxUdp:
                 buffers = (b"".join(buffers),)
             length = sum(map(len, buffers))
             try:
-                sockaddr = sockaddrs.get(burst.address) or self._sockaddr_of(burst.address)
+                sockaddr, source = targets.get(burst.address) or self._target_of(burst.address)
                 if length <= size:
-                    sendto(buffers[0], sockaddr)
+                    if source:
+                        sendmsg(buffers, source, 0, sockaddr)
+                    else:
+                        sendto(buffers[0], sockaddr)
                 elif self.gso and length <= size * MAX_BURST_DATAGRAMS and length <= MAX_BURST_LEN:
-                    sendmsg(buffers, [(SOL_UDP, UDP_SEGMENT, _U16.pack(size))], 0, sockaddr)
+                    sendmsg(buffers, [(SOL_UDP, UDP_SEGMENT, _U16.pack(size)), *source], 0, sockaddr)
                 elif not self._send_parts(burst, b"".join(buffers), refused):
                     return done
             except BlockingIOError:
@@ -241,6 +269,8 @@ class LinuxUdp:
         for burst in bursts[start : start + MAX_MESSAGES]:
             buffers, size = burst.buffers, burst.datagram_size
             if len(buffers) > 2 or len(buffers[0]) > size:  # two: header and ciphertext
+                break
+            if burst.address.local:  # the headers of a batch have no room for it
                 break
             datagram = b"".join(buffers)
             if len(datagram) > size:
@@ -276,9 +306,13 @@ class LinuxUdp:
         return limit
 
     def forget_paths(self) -> None:
-        """A link, address or route changed: ask the kernel again for every path limit and every link-local scope."""
+        """A link or route changed: ask the kernel again for every path limit."""
         self._path_limits.clear()
-        self._sockaddrs.clear()
+        self.forget_addresses()
+
+    def forget_addresses(self) -> None:
+        """A link, address or route changed: ask again which address is preferred, and what a scope is called."""
+        self._targets.clear()
         self._names.clear()
         self._addresses.clear()
 
@@ -287,6 +321,8 @@ class LinuxUdp:
     ) -> bool:
         """A burst was refused as a whole: try its parts where that can help, else count it. False: the socket is full."""
         count = max(1, -(-len(data) // burst.datagram_size))
+        if burst.address.local and code in SOURCE_ERRORS and self._lets_kernel_choose(burst.address):
+            return self._send_parts(burst, data, refused)
         # ECONNREFUSED is the ICMP answer to an earlier datagram, this one was not even tried.
         if code == errno.ECONNREFUSED or (count > 1 and code in BURST_ERRORS):
             return self._send_parts(burst, data, refused)
@@ -300,12 +336,12 @@ class LinuxUdp:
         A link that cannot do GSO says EINVAL or EIO; older kernels say EINVAL too when the datagrams are longer than
         the link's MTU. Only what then passes one by one, and was not too long, tells them apart.
         """
-        sockaddr, size, view = self._sockaddrs[burst.address], burst.datagram_size, memoryview(data)
+        target, size, view = self._targets[burst.address], burst.datagram_size, memoryview(data)
         step = size * max(1, burst_limit(size)) if self.gso else size
         gso_refused, alone, position = False, set[int](), 0
         while position < len(data):
             part = view[position : position + step]
-            code = self._send_part(part, size, sockaddr)
+            code = self._send_part(part, size, target)
             if code == errno.EAGAIN:
                 burst.buffers = [bytes(view[position:])]
                 return False
@@ -321,9 +357,10 @@ class LinuxUdp:
             self.gso = False
         return True
 
-    def _send_part(self, part: memoryview, size: int, sockaddr: tuple[Any, ...]) -> int:
+    def _send_part(self, part: memoryview, size: int, target: _Target) -> int:
         """One send; returns its errno, 0 when it went."""
-        ancillary = [(SOL_UDP, UDP_SEGMENT, _U16.pack(size))] if len(part) > size else []
+        sockaddr, source = target
+        ancillary = [(SOL_UDP, UDP_SEGMENT, _U16.pack(size)), *source] if len(part) > size else source
         code = 0
         for _ in range(2):
             try:
@@ -335,6 +372,37 @@ class LinuxUdp:
                 return code
             return 0
         return code
+
+    def _target_of(self, address: Address) -> _Target:
+        """How to send to `address`. Raises OSError when it cannot be reached from here."""
+        source = [self._packet_info(address.local)] if address.local and self._tells_local else []
+        target = self._sockaddr_of(address), source
+        if len(self._targets) >= ADDRESS_CACHE_SIZE:
+            self._targets.clear()
+        self._targets[address] = target
+        return target
+
+    def _packet_info(self, local: str) -> tuple[int, int, bytes]:
+        """The ancillary message that makes a datagram leave from `local`; the link is still the route's."""
+        if self._socket.family == socket.AF_INET:
+            info = _IN_PKTINFO.pack(0, socket.inet_pton(socket.AF_INET, local), bytes(4))
+            return socket.IPPROTO_IP, IP_PKTINFO, info
+        mapped = local if ":" in local else f"::ffff:{local}"
+        return (
+            socket.IPPROTO_IPV6,
+            IPV6_PKTINFO,
+            _IN6_PKTINFO.pack(socket.inet_pton(socket.AF_INET6, mapped), 0),
+        )
+
+    def _lets_kernel_choose(self, address: Address) -> bool:
+        """Whether our own address in `address` is gone, and what is sent there leaves from another from now on."""
+        if not self._targets[address][1] or self._is_ours(address):
+            return False
+        self._targets[address] = self._targets[address][0], []
+        return True
+
+    def _is_ours(self, address: Address) -> bool:
+        return self._sources.is_ours(address.local, _scope_of(address.host.partition("%")[2]))
 
     def _sockaddr_of(self, address: Address) -> tuple[Any, ...]:
         """What the socket calls `address`. Raises OSError when it cannot be reached from here."""
@@ -350,16 +418,13 @@ class LinuxUdp:
             raise OSError(errno.EAFNOSUPPORT, "this host has no IPv6")
         else:
             sockaddr = (host, address.port)
-        if len(self._sockaddrs) >= ADDRESS_CACHE_SIZE:
-            self._sockaddrs.clear()
-        self._sockaddrs[address] = sockaddr
         return sockaddr
 
     def _name_of(self, address: Address) -> bytes:
         """`_sockaddr_of` as the kernel's struct; where that raises, one that the kernel refuses."""
         family = self._socket.family
         try:
-            name = pack_name(family, self._sockaddrs.get(address) or self._sockaddr_of(address))
+            name = pack_name(family, (self._targets.get(address) or self._target_of(address))[0])
         except OSError:
             return refused_name(family)
         if len(self._names) >= ADDRESS_CACHE_SIZE:
@@ -367,12 +432,16 @@ class LinuxUdp:
         self._names[address] = name
         return name
 
-    def _address_of(self, sockaddr: tuple[Any, ...]) -> Address:
-        """The canonical name of whom a datagram came from."""
+    def _address_of(self, sockaddr: tuple[Any, ...], called: bytes) -> Address:
+        """The canonical name of whom a datagram came from; `called` is the kernel's word about where it arrived."""
         address = canonical_address(sockaddr)
+        if called:
+            local, scope = _called_address(called), sockaddr[3] if len(sockaddr) > 3 else 0
+            if local != self._sources.preferred(address.host.partition("%")[0], scope):
+                address = address._replace(local=local)
         if len(self._addresses) >= ADDRESS_CACHE_SIZE:
             self._addresses.clear()
-        self._addresses[sockaddr] = address
+        self._addresses[sockaddr, called] = address
         return address
 
 
@@ -392,13 +461,34 @@ def canonical_address(sockaddr: tuple[Any, ...]) -> Address:
     return Address(f"{parsed}%{_link_name(scope)}" if scope else str(parsed), port)
 
 
+def _called_address(packet_info: bytes) -> str:
+    if len(packet_info) == _IN_PKTINFO.size:
+        return socket.inet_ntop(socket.AF_INET, _IN_PKTINFO.unpack(packet_info)[1])
+    return _plain_host(socket.inet_ntop(socket.AF_INET6, packet_info[:16]))
+
+
+def _plain_host(host: str) -> str:
+    """Without a zone, and IPv4 dotted."""
+    return host.partition("%")[0].removeprefix("::ffff:")
+
+
+def _tell_local(bound: socket.socket) -> bool:
+    """Ask for the local address of each datagram, unless the socket has but one."""
+    if not ip_address(bound.getsockname()[0]).is_unspecified:
+        return False
+    if bound.family == socket.AF_INET6:
+        return _supports(bound, socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+    return _supports(bound, socket.IPPROTO_IP, IP_PKTINFO, 1)
+
+
 def _bind(port: int, host: str = "") -> socket.socket:
     try:
         bound = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     except OSError:  # ipv6.disable=1
         return _bound(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), (host, port))
     bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    return _bound(bound, (f"::ffff:{host}" if host else "::", port))
+    mapped = host if ":" in host or not host else f"::ffff:{host}"
+    return _bound(bound, (mapped or "::", port))
 
 
 def _bound(unbound: socket.socket, sockaddr: tuple[str, int]) -> socket.socket:
@@ -406,11 +496,11 @@ def _bound(unbound: socket.socket, sockaddr: tuple[str, int]) -> socket.socket:
         unbound.bind(sockaddr)
     except OSError as error:
         unbound.close()
-        raise _bind_error(sockaddr[1], error) from None
+        raise _bind_error(*sockaddr, error) from None
     return unbound
 
 
-def _bind_error(port: int, error: OSError) -> HostSetupError:
+def _bind_error(host: str, port: int, error: OSError) -> HostSetupError:
     if error.errno == errno.EADDRINUSE:
         return HostSetupError(
             f"UDP port {port} is in use; `ss -ulpn sport = :{port}` names the process that has it"
@@ -418,6 +508,8 @@ def _bind_error(port: int, error: OSError) -> HostSetupError:
     if error.errno == errno.EACCES:
         advice = remedy("CAP_NET_BIND_SERVICE", "l2overlay join ...")
         return HostPermissionError(f"may not bind UDP port {port}; choose one from 1024 up; else {advice}")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return HostSetupError(f"this host has no address {_plain_host(host)}, which listen names")
     return HostSetupError(f"cannot bind UDP port {port}: {error.strerror}")
 
 

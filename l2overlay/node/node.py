@@ -19,7 +19,7 @@ from typing import Protocol
 import trio
 
 from l2overlay.addresses import Address, PeerKey, format_mac
-from l2overlay.config import Config, PeerConfig
+from l2overlay.config import Config, Endpoint, PeerConfig
 from l2overlay.controlplane.events import (
     Event,
     LoopFound,
@@ -75,6 +75,8 @@ class NodeUdp(Udp, Protocol):
 
     def forget_paths(self) -> None: ...
 
+    def forget_addresses(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -85,7 +87,7 @@ class Surroundings:
     peers_file: Path
     control_path: Path
     site: Site
-    open_udp: Callable[[int], NodeUdp]
+    open_udp: Callable[[int, str], NodeUdp]
     open_watch: Callable[[], Watch]
     stamps: StampFile
     writer: LineWriter
@@ -97,10 +99,13 @@ class Surroundings:
     """Seconds of rehearsals after a lone frame; 0 is none, as fakes have no use for them."""
 
 
-def listen_port(config: Config, key: PeerKey) -> int:
-    """The port of our own stanza's endpoint, where the others look for us; else the segment's."""
-    own = config.peer(key)
-    return own.endpoint.port if own is not None and own.endpoint is not None else config.segment.listen
+def listen_endpoint(config: Config, key: PeerKey) -> Endpoint:
+    """What a node binds: the address and port of `listen`; without an address, the port of our own stanza's endpoint, where
+    the others look for us; else the port of `listen`."""
+    segment, own = config.segment, config.peer(key)
+    if segment.listen_address or own is None or own.endpoint is None:
+        return Endpoint(segment.listen_address, segment.listen)
+    return Endpoint("", own.endpoint.port)
 
 
 def _complaints(error: Exception, file: Path) -> list[str]:
@@ -245,9 +250,16 @@ class Node:
             self.journal.say(f"note: {note}")
         for trouble in site.troubles:
             self.journal.tell("degraded", f"degraded: {trouble}")
-        udp = self._udp = around.open_udp(listen_port(self.config, self.key))
+        udp = self._udp = self._open_udp(listen_endpoint(self.config, self.key))
         kinds = [kind for kind, on in (("gso", udp.gso), ("gro", udp.gro)) if on]
-        around.progress.phase("underlay", f"UDP port {udp.port} {' '.join(kinds) or 'one datagram a call'}")
+        at = self.config.segment.listen_address
+        around.progress.phase(
+            "underlay",
+            f"UDP port {udp.port}{at and f' of {at}'} {' '.join(kinds) or 'one datagram a call'}",
+        )
+
+    def _open_udp(self, at: Endpoint) -> NodeUdp:
+        return self.around.open_udp(at.port, at.host)
 
     async def _set_up_overlay(self, nursery: trio.Nursery) -> None:
         around, now = self.around, self.clock()
@@ -442,6 +454,7 @@ class Node:
     def _underlay_changed(self, links: frozenset[str]) -> None:
         """Look at the paths to the peers, and act when one of them is another or goes over a link that changed ("": any)."""
         now = self.clock()
+        self.udp.forget_addresses()
         peers = sorted(self.overlay.peers(now), key=lambda peer: not peer.up)
         if not self._paths.changed((p.endpoint for p in peers if p.endpoint is not None), links):
             return
@@ -511,8 +524,7 @@ class Node:
 
     async def _follow(self, config: Config) -> None:
         """What can fail comes first; when it does, nothing has changed."""
-        port = listen_port(config, self.key)
-        new_udp = self.around.open_udp(port) if port != listen_port(self.config, self.key) else None
+        new_udp = self._open_another(config)
         try:
             await self._follow_on_host(config)
             await self._follow_in_overlay(config)
@@ -529,6 +541,11 @@ class Node:
         self.resolver.configure(config, self.key)
         self.pump.flush()
         self._names = names
+
+    def _open_another(self, config: Config) -> NodeUdp | None:
+        """A socket for the new configuration, where that wants another one."""
+        old, new = (listen_endpoint(each, self.key) for each in (self.config, config))
+        return self._open_udp(new) if new != old else None
 
     async def _follow_on_host(self, config: Config) -> None:
         site = self.around.site

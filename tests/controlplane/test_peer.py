@@ -16,6 +16,7 @@ from l2overlay.controlplane.peer import (
     DOWN_TIME,
     FIRST_RETRIES,
     FIRST_RETRY,
+    FOLLOW_TIME,
     LATER_RETRY,
     MAX_PENDING,
     MAX_QUEUED_BYTES,
@@ -450,6 +451,51 @@ def test_one_who_repeats_datagrams_from_elsewhere_does_not_spoil_the_question_to
     near.receive(far.seal(bytes(12)), source=Address("203.0.113.66", 666))
     near.receive(far.control(Record.PATH_RESPONSE, far.open(question)[0][1]), source=ELSEWHERE)
     assert near.status().endpoint == ELSEWHERE
+
+
+AT_SECOND = FAR_ADDRESS._replace(local="192.0.2.99")
+
+
+def test_who_calls_another_of_our_addresses_is_answered_from_there_from_the_first_word_on(
+    near: NearEnd, far: FarEnd
+) -> None:
+    ((address, resp),) = near.receive(far.init(), source=AT_SECOND)
+    assert address == AT_SECOND
+    far.receive_resp(resp)
+    sent = near.receive(far.seal(), source=AT_SECOND)
+    assert near.status().endpoint == AT_SECOND
+    assert {address for address, _ in sent} == {AT_SECOND}
+
+
+def test_a_peer_that_begins_to_call_another_of_our_addresses_is_answered_from_there_a_second_later(
+    near: NearEnd, far: FarEnd
+) -> None:
+    far.dial(near)
+    near.events()
+    assert near.receive(far.seal(bytes(12)), source=AT_SECOND) == []
+    near.wait(FOLLOW_TIME)
+    ((address, question),) = near.receive(far.seal(bytes(12)), source=AT_SECOND)
+    assert address == AT_SECOND
+    ((_, token),) = far.open(question)
+    near.receive(far.control(Record.PATH_RESPONSE, token), source=AT_SECOND)
+    assert near.status().endpoint == AT_SECOND
+    assert not [event for event in near.events() if isinstance(event, PeerMoved)]
+
+
+def test_a_silent_peer_that_once_called_our_second_address_is_called_from_both_in_turn(
+    near: NearEnd, far: FarEnd
+) -> None:
+    _, resp = near.receive(far.init(), source=AT_SECOND)[0]
+    far.receive_resp(resp)
+    near.receive(far.seal(), source=AT_SECOND)
+    near.receive(far.control(Record.BYE), source=AT_SECOND)
+    near.sent()
+    called = []
+    for _ in range(60):
+        near.now += 0.1
+        near.overlay.handle_timer(near.now)
+        called += [address for address, datagram in near.sent() if datagram[0] == INIT]
+    assert called[:4] == [AT_SECOND, FAR_ADDRESS, AT_SECOND, FAR_ADDRESS]
 
 
 def test_a_peer_that_went_down_is_called_where_the_file_says_and_not_where_it_was(

@@ -246,6 +246,7 @@ def test_an_older_kernel_that_calls_too_long_invalid_keeps_gso(hosts: Hosts) -> 
         assert sender.send_bursts([burst]) == (1, {DropReason.SEND_TOO_LONG: 9})
         assert sender.gso
         assert len(receive(receiver, 1)) == 1
+        sender.close()
 
 
 @pytest.mark.parametrize("gso", [True, False])
@@ -457,10 +458,10 @@ def test_many_to_link_local_peers_follow_the_links_number(hosts: Hosts, calls: l
 def open_without_ipv6(hosts: Hosts) -> LinuxUdp:
     """A sender on host a as where the kernel has no IPv6."""
 
-    def no_ipv6(family: int, kind: int) -> socket.socket:
+    def no_ipv6(family: int, kind: int, protocol: int = 0) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-        return real_socket(family, kind)
+        return real_socket(family, kind, protocol)
 
     real_socket = socket.socket
     with pytest.MonkeyPatch.context() as patch:
@@ -518,7 +519,7 @@ def test_a_flood_of_senders_leaves_the_address_caches_bounded(hosts: Hosts) -> N
         address = Address("127.0.0.1", 1 + number)
         udp.send_bursts([Burst(address, 1, [b""])])
         udp.receive_bursts(1)
-    assert len(udp._sockaddrs) <= ADDRESS_CACHE_SIZE
+    assert len(udp._targets) <= ADDRESS_CACHE_SIZE
     addresses = [Address("127.0.0.2", 1 + number) for number in range(ADDRESS_CACHE_SIZE + 100)]
     done, _ = udp.send_bursts(singles(addresses, [b""] * len(addresses)))
     assert done == len(addresses)

@@ -94,7 +94,7 @@ class FakeUdp:
         for done, burst in enumerate(bursts):
             data = b"".join(burst.buffers)
             try:
-                self._socket.send(json.dumps([*burst.address, data.hex()]).encode())
+                self._socket.send(json.dumps([burst.address.host, burst.address.port, data.hex()]).encode())
             except BlockingIOError:
                 return done, refused
         return len(bursts), refused
@@ -103,6 +103,9 @@ class FakeUdp:
         return 1472
 
     def forget_paths(self) -> None:
+        pass
+
+    def forget_addresses(self) -> None:
         pass
 
     def fileno(self) -> int:
@@ -117,7 +120,7 @@ class FakeUdp:
 
     def arrive(self, data: bytes, address: Address = PEER) -> None:
         """A datagram from the network."""
-        self.underlay.send(json.dumps([*address, data.hex()]).encode())
+        self.underlay.send(json.dumps([address.host, address.port, data.hex()]).encode())
 
     def sent(self) -> list[bytes]:
         """What left since the last look, as JSON lines."""

@@ -195,7 +195,7 @@ class Stage:
             peers_file=self.peers_file,
             control_path=run_dir.socket,
             site=cast(Site, site),
-            open_udp=lambda port: self._open_udp(Address(host, port)),
+            open_udp=lambda port, _host: self._open_udp(Address(host, port)),
             open_watch=lambda: watch,
             stamps=StampFile(run_dir.stamp, "boot"),
             writer=writer,

@@ -397,7 +397,7 @@ class Simulation:
             PeerConfig(
                 name=node.name,
                 public_key=node.key,
-                endpoint=None if node.nat else Endpoint(*node.address),
+                endpoint=None if node.nat else Endpoint(*node.address[:2]),
                 macs=macs.get(number, ()),
                 persistent_keepalive=keepalive,
             )
@@ -411,7 +411,7 @@ class Simulation:
 
     def follow_addresses(self) -> None:
         """Names are resolved anew: from now on the file's endpoints are where the nodes are now."""
-        endpoints = {node.key: None if node.nat else Endpoint(*node.address) for node in self.nodes}
+        endpoints = {node.key: None if node.nat else Endpoint(*node.address[:2]) for node in self.nodes}
         peers = tuple(replace(peer, endpoint=endpoints[peer.public_key]) for peer in self.config.peers)
         self.config = replace(self.config, peers=peers)
 

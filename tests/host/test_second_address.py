@@ -1,0 +1,46 @@
+"""A node that is called at another address than its preferred one, through a stateful firewall.
+
+caller: eth0 --[under0]-- host: under0, and one address more
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from l2overlay.demo.lab import Lab
+
+MakeLab = Callable[..., Lab]
+
+FIREWALL = """
+table inet stateful {
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iifname "lo" accept
+    iifname != "under0" accept
+    ct state established,related accept
+    meta l4proto { icmp, ipv6-icmp } accept
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("called", "link"), [("198.18.9.9/32", "lo"), ("fd77::9/128", "lo")], ids=["v4-on-lo", "v6-on-lo"]
+)
+def test_a_node_that_is_called_at_another_address_comes_up_through_a_stateful_firewall(
+    lab: MakeLab, called: str, link: str
+) -> None:
+    net = lab()
+    caller, host = net.add_underlay(hosts=2)
+    net.add_guest(caller)
+    net.add_guest(host)
+    address = called.partition("/")[0]
+    host.ip(f"addr add {called} dev {link}")
+    caller.ip(f"route add {called} via {host.ipv6 if ':' in called else host.ipv4}")
+    caller.run(["nft", "-f", "-"], stdin=FIREWALL)
+    text = net.write_peers_toml().read_text()
+    text = text.replace(f'endpoint = "{caller.ipv4}:7470"\n', "")
+    text = text.replace(f'"{host.ipv4}:', f'"[{address}]:' if ":" in address else f'"{address}:')
+    net.peers_file.write_text(text)
+    net.start_nodes()
+    assert [ping for ping in net.ping_matrix(count=2, families=[4]).values() if not ping.received] == []
