@@ -1,5 +1,10 @@
-"""Small regular files: read with a bound, written whole or not at all."""
+"""Small regular files: read with a bound, written whole or not at all.
 
+A node runs as root, and another user may own the directory that it was given, or have put a link there. So what the node
+keeps for itself it opens without following links, and takes only from root or from its own user (`open_own`).
+"""
+
+import contextlib
 import errno
 import os
 import stat
@@ -9,22 +14,82 @@ from pathlib import Path
 from l2overlay.errors import HostPermissionError, HostSetupError, UsageError
 
 
-def read_regular(path: Path, limit: int) -> tuple[bytes, int]:
-    """The first `limit` bytes of a regular file, and its mode. Raises OSError, also for what is no regular file."""
+def read_regular(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
+    """The first `limit` bytes of a regular file, and its status. Raises OSError, also for what is no regular file."""
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a NUL in its name", str(path))
     # O_NONBLOCK, or a FIFO would make us wait for its writer
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(limit), stat.S_IMODE(mode)
+            return file.read(limit), status
     finally:
         os.close(descriptor)
+
+
+def is_own(status: os.stat_result) -> bool:
+    """Whether only root and this user can change what the status is of."""
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def require_own_directory(path: Path) -> None:
+    """Raises HostSetupError for a directory in which another user can put or replace what he likes."""
+    named, status = path.lstat(), path.stat()
+    if named.st_uid not in (0, os.geteuid()) or status.st_uid not in (0, os.geteuid()):
+        owner = status.st_uid if stat.S_ISDIR(named.st_mode) else named.st_uid
+        raise HostSetupError(
+            f"{path} belongs to the user with uid {owner}, who could replace what is in it; chown root {path}, "
+            "or give another --run-dir"
+        )
+    if not is_own(status) and not status.st_mode & stat.S_ISVTX:
+        raise HostSetupError(
+            f"{path}: others may write here (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod go-w {path}"
+        )
+
+
+def open_own(path: Path, flags: int, mode: int = 0o600) -> int:
+    """A descriptor of a regular file of our own. Raises OSError, also for a link, and EPERM for one that others can change.
+
+    A second name (hard link) is refused too: it may be that of any file.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and is_own(status) and status.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EPERM, "it is not a file that only this user can change", str(path))
+
+
+def read_own(path: Path, limit: int) -> bytes:
+    """The first `limit` bytes of a file of our own. Raises OSError as `open_own` does."""
+    with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
+        return file.read(limit)
+
+
+def replace_own(path: Path, data: bytes, *, on_disk: bool = False) -> None:
+    """Write all of `data` to `path` in one step, mode 0600; a link in its place is replaced. Raises OSError."""
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            scratch.unlink()  # of a killed process with our pid, or somebody's trap
+        descriptor = open_own(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
+            if on_disk:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        scratch.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise
 
 
 def make_directory(path: Path) -> None:

@@ -4,7 +4,9 @@ A secret's file is a regular file that only its owner can read, with 32 bytes in
 atomically and never overwritten, because a lost private key means new stanzas on every host.
 """
 
+import os
 import shlex
+import stat
 from pathlib import Path
 
 from l2overlay.addresses import PeerKey, format_key, parse_key
@@ -84,7 +86,7 @@ def own_stanza(name: str, key: bytes, endpoint: str | None = None) -> str:
 def read_secret(path: Path, what: str) -> bytes:
     """32 bytes in base64 from a file that only its owner can read; errors as `load`, and never show the content."""
     try:
-        content, mode = read_regular(path, MAX_SECRET_SIZE + 1)
+        content, status = read_regular(path, MAX_SECRET_SIZE + 1)
     except PermissionError:
         raise HostPermissionError(
             f"{path}: this user may not read the {what}; run the command with sudo"
@@ -92,11 +94,23 @@ def read_secret(path: Path, what: str) -> bytes:
     except OSError as error:
         message = f"no {what} here ({error.strerror}); 'l2overlay init' or 'keygen' makes one"
         raise _bad_secret(path, message) from None
+    if status.st_uid not in (0, os.geteuid(), _invoking_user()):
+        raise HostPermissionError(
+            f"{path}: this {what} belongs to another user (uid {status.st_uid}); "
+            f"run: chown {os.geteuid()} {shlex.quote(str(path))}"
+        )
+    mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         raise HostPermissionError(
             f"{path}: others can read this {what} (mode {mode:04o}); run: chmod 600 {shlex.quote(str(path))}"
         )
     return parse_secret(content, str(path), what)
+
+
+def _invoking_user() -> int:
+    """Who runs this by sudo; his own key file is as good as one of root's."""
+    said = os.environ.get("SUDO_UID", "")
+    return int(said) if said.isdecimal() else os.geteuid()
 
 
 def parse_secret(content: bytes, source: str, what: str) -> bytes:

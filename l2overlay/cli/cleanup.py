@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from l2overlay.cli import output
 from l2overlay.cli.asking import add_node_arguments, print_answer, segment_run_dir
-from l2overlay.errors import ExitCode, L2OverlayError, UsageError
+from l2overlay.errors import ExitCode, HostSetupError, L2OverlayError, UsageError
 from l2overlay.node.rundir import RUN_ROOT, RunDir, segment_holder
 
 if TYPE_CHECKING:
@@ -52,16 +52,20 @@ def clean(run_dir: RunDir, segment: str | None, *, purge: bool = False) -> "Undo
     """
     from l2overlay.linux import host
     from l2overlay.linux.changes import RemoveBridge, Undo
-    from l2overlay.node.site import read_undo
+    from l2overlay.node.site import load_undo
 
     pid = run_dir.holder()
     if pid is not None:
         raise L2OverlayError(
             f"the node of {run_dir.path} is running (pid {pid}); stop it with 'l2overlay leave'"
         )
-    noted = read_undo(run_dir)
-    if noted is None and run_dir.state.exists():
-        raise L2OverlayError(f"{run_dir.state} cannot be read; look at 'ip link' and remove the file")
+    run_dir.require_own()
+    try:
+        noted = load_undo(run_dir)
+    except HostSetupError as error:
+        raise HostSetupError(
+            f"{error}; nothing was undone: look at 'ip link', then remove the file"
+        ) from None
     steps = noted.changes if noted is not None else ()
     known = {change.link for change in steps if isinstance(change, RemoveBridge)}
     steps += tuple(b for b in _marked(segment or _segment_in(run_dir)) if b.link not in known)
@@ -86,10 +90,11 @@ def _segment_in(run_dir: RunDir) -> str | None:
 def _marked(segment: str | None) -> "list[RemoveBridge]":
     """What removes the bridges that carry the mark of the segment, unless a node of it runs somewhere on this host."""
     from l2overlay.linux import host
+    from l2overlay.linux.changes import ALIAS_PREFIX
 
     if segment is None or segment_holder(segment):
         return []
-    return [bridge for bridge in host.marked_bridges() if bridge.alias == host.ALIAS_PREFIX + segment]
+    return [bridge for bridge in host.marked_bridges() if bridge.alias == ALIAS_PREFIX + segment]
 
 
 def _chosen(args: argparse.Namespace) -> list[tuple[RunDir, str | None]]:
@@ -108,6 +113,7 @@ def _chosen(args: argparse.Namespace) -> list[tuple[RunDir, str | None]]:
 
 def _marked_segments() -> list[str]:
     from l2overlay.linux import host
+    from l2overlay.linux.changes import ALIAS_PREFIX
 
-    names = {bridge.alias.removeprefix(host.ALIAS_PREFIX) for bridge in host.marked_bridges()}
+    names = {bridge.alias.removeprefix(ALIAS_PREFIX) for bridge in host.marked_bridges()}
     return sorted(name for name in names if name and "/" not in name and name not in {".", ".."})

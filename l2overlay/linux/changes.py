@@ -6,15 +6,26 @@ in the run directory it outlives the process that needs it.
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_interface
 from typing import Any, Self
 
+from l2overlay.addresses import parse_mac
 from l2overlay.errors import HostSetupError
 
 UNDO_SCHEMA = "l2overlay.undo/1"
 NF_CALL_FLAGS = ("nf_call_iptables", "nf_call_ip6tables")
 """Of a bridge; arptables has no rules of ours."""
+ALIAS_PREFIX = "l2overlay "
+"""Of the alias that marks a bridge of ours; the segment's name follows."""
+SYSCTLS = ("disable_ipv6", "accept_ra", "addr_gen_mode")
+SYSCTL_VALUES = ("0", "1", "2", "3")
+MAX_MTU = 65_535
+MAX_INDEX = 1 << 31
+_SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ABSENT = re.compile(r"[A-Za-z0-9:, ]{0,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,13 +319,13 @@ class Undo:
         return json.dumps({UNDO_SCHEMA: changes}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: Any) -> Self:
         """The reverse. Raises HostSetupError for anything that `to_json` did not write."""
         try:
             document = json.loads(text)
             return cls(tuple(_change(entry) for entry in document[UNDO_SCHEMA]))
         except (ValueError, TypeError, LookupError, RecursionError) as error:
-            raise HostSetupError(f"not a list of host changes to undo ({error}); remove the file") from None
+            raise HostSetupError(f"not a list of host changes to undo ({error!r:.200})") from None
 
 
 _UNDO_KINDS: dict[str, type[Change]] = {
@@ -346,11 +357,60 @@ def _change(entry: dict[str, Any]) -> Change:
     kind = _UNDO_KINDS[entry["change"]]
     values = {name: value for name, value in entry.items() if name != "change"}
     for known in dataclasses.fields(kind):
-        if not isinstance(values[known.name], _FIELD_TYPES[known.type]):
-            raise TypeError(f"{known.name} of {kind.__name__} is {values[known.name]!r}")
+        if type(values[known.name]) not in _FIELD_TYPES[known.type]:
+            raise TypeError(f"{known.name} of {kind.__name__} is {values[known.name]!r:.60}")
     change = kind(**values)
-    if isinstance(change, SetSysctl) and (".." in change.path or not change.path.startswith("ipv6/conf/")):
-        raise ValueError(f"{change.path!r} is no sysctl of ours")
-    if isinstance(change, SetBridgeFlag) and change.flag not in NF_CALL_FLAGS:
-        raise ValueError(f"{change.flag!r} is no flag of ours")
+    if not _is_of_ours(change):
+        raise ValueError(f"{change!r:.120} is no change of ours")
     return change
+
+
+def _is_of_ours(change: Change) -> bool:
+    """Whether a node could have written it. The file is carried out as root, and may be damaged or forged."""
+    if not _is_link_name(change.link) or not 0 <= change.index < MAX_INDEX:
+        return False
+    match change:
+        case RemoveBridge(mac=mac, alias=alias):
+            return _is_mac(mac) and alias.startswith(ALIAS_PREFIX)
+        case SetMac(mac=mac):
+            return _is_mac(mac)
+        case SetMtu(mtu=mtu):
+            return 68 <= mtu <= MAX_MTU
+        case SetMaster(master=master):
+            return not master or _is_link_name(master)
+        case SetSysctl(path=path, value=value):
+            folder, _, name = path.rpartition("/")
+            return folder == f"ipv6/conf/{change.link}" and name in SYSCTLS and value in SYSCTL_VALUES
+        case AddAddress(address=address) | RemoveAddress(address=address):
+            return _is_interface(address)
+        case SetBridgeFlag(flag=flag):
+            return flag in NF_CALL_FLAGS
+        case RemoveFilter(segment=segment, absent=absent):
+            return bool(_SEGMENT.fullmatch(segment)) and bool(_ABSENT.fullmatch(absent))
+    return True
+
+
+def _is_link_name(name: str) -> bool:
+    """What the kernel takes (`dev_valid_name`), and printable."""
+    return (
+        name.isprintable()
+        and 0 < len(name.encode()) <= 15
+        and not set(name) & set("/: ")
+        and name not in {".", ".."}
+    )
+
+
+def _is_mac(text: str) -> bool:
+    try:
+        parse_mac(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_interface(text: str) -> bool:
+    try:
+        ip_interface(text)
+    except ValueError:
+        return False
+    return True

@@ -28,6 +28,7 @@ from l2overlay.addresses import MacAddress, format_mac
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux import firewall
 from l2overlay.linux.changes import (
+    ALIAS_PREFIX,
     NF_CALL_FLAGS,
     AddAddress,
     Change,
@@ -53,7 +54,6 @@ from l2overlay.privileges import has_capability, remedy
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
-ALIAS_PREFIX = "l2overlay "
 SYSCTL_ROOT = Path("/proc/sys/net")
 ZERO_MAC = "00:00:00:00:00:00"
 IFF_UP = 0x1

@@ -6,6 +6,9 @@
     DIR/state.json    what was changed on the host and how to undo it; written before the first change
     DIR/stamp         the highest INIT stamp that can have been used
 
+Another user may own the directory, or have put links there: such a directory is refused, and so is each file that another
+user can change (`files.open_own`).
+
 A segment has one node per network namespace, whatever its run directory: that is an abstract Unix socket, whose names
 belong to the network namespace and vanish with their process.
 """
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from l2overlay.errors import HostPermissionError, HostSetupError
+from l2overlay.files import open_own, read_own, replace_own, require_own_directory
 
 RUN_ROOT = Path("/run/l2overlay")
 LASTING_ROOT = Path("/var/lib/l2overlay")
@@ -32,6 +36,10 @@ NOTE_INTERVAL = 60.0
 """Seconds between two complaints about a run directory that cannot be written."""
 MAX_STAMP = 1 << 62
 """The year 148 000; a file that says more is damaged, and a stamp has 64 bits on the wire."""
+MAX_STATE_SIZE = 1 << 20
+"""Bytes read of state.json; some thousands are written."""
+MAX_LINES_SIZE = 65_536
+"""Bytes read of the lock and the stamp."""
 _UCRED = struct.Struct("3i")
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock with 64-bit offsets: type, whence, start, len, pid
 
@@ -61,20 +69,38 @@ class RunDir:
     def read_state(self) -> dict[str, Any] | None:
         """What an earlier node of this directory noted before it changed the host; None when there is nothing usable."""
         try:
-            state = json.loads(self.state.read_bytes())
-        except (OSError, ValueError, RecursionError):
+            return self.load_state()
+        except HostSetupError:
             return None
-        return state if isinstance(state, dict) else None
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The same; None when there is no note. Raises HostSetupError for one that we would not have written."""
+        try:
+            state = json.loads(read_own(self.state, MAX_STATE_SIZE))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise HostSetupError(f"{self.state} is not used: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise HostSetupError(f"{self.state} is not used: not our JSON ({error})") from None
+        if not isinstance(state, dict):
+            raise HostSetupError(f"{self.state} is not used: not our JSON (no object)")
+        return state
+
+    def require_own(self) -> None:
+        """Raises HostSetupError when the directory exists and another user can change what is in it."""
+        with contextlib.suppress(FileNotFoundError):
+            require_own_directory(self.path)
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace the note in one step, so that a killed node leaves the old one or the new one. Raises OSError."""
-        _replace(self.state, json.dumps(state, indent=1).encode() + b"\n")
+        replace_own(self.state, json.dumps(state, indent=1).encode() + b"\n")
 
     def holder(self) -> int | None:
         """The pid of the node that runs here, or None. Needs to read the lock only, so every user may ask; raises
         HostPermissionError where the directory is closed."""
         try:
-            fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         except PermissionError:
             raise HostPermissionError(
                 f"{self.path} is closed to this user: run the command with sudo"
@@ -97,7 +123,7 @@ class RunDir:
     def made_directories(self) -> list[Path]:
         """What the last node of this directory made to have it, innermost first."""
         try:
-            noted = {Path(line) for line in self.lock.read_text().splitlines()[1:]}
+            noted = {Path(line) for line in read_own(self.lock, MAX_LINES_SIZE).decode().splitlines()[1:]}
         except (OSError, ValueError):
             return []
         return [path for path in (self.path, *self.path.parents) if path in noted]
@@ -127,6 +153,7 @@ class Hold:
         self._lock = -1
         self._claim: socket.socket | None = None
         try:
+            run_dir.require_own()
             self._lock = _lock_or_explain(run_dir)
             self._made = list(dict.fromkeys([*self._made, *run_dir.made_directories()]))
             self._write_lock()
@@ -188,7 +215,7 @@ class StampFile:
 
     def _read(self, path: Path, now: float) -> int:
         try:
-            stamp, noted_time, boot_id = path.read_text().split()
+            stamp, noted_time, boot_id = read_own(path, MAX_LINES_SIZE).decode().split()
             passed = now - float(noted_time) if boot_id == self._boot_id else self.AHEAD
             highest = int(stamp) + int(max(0.0, passed) * 1e6)
         except (OSError, ValueError, OverflowError):
@@ -216,7 +243,7 @@ class StampFile:
     def _write(self, path: Path, data: bytes) -> None:
         if path == self._lasting:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _replace(path, data, on_disk=path == self._lasting)
+        replace_own(path, data, on_disk=path == self._lasting)
 
 
 def boot_id() -> str:
@@ -267,13 +294,9 @@ def _remove_directories(innermost_first: Iterable[Path]) -> None:
 def _lock_or_explain(run_dir: RunDir) -> int:
     while True:
         try:
-            fd = os.open(run_dir.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except PermissionError:
-            raise HostPermissionError(
-                f"cannot write in {run_dir.path}: run as root, or give a --run-dir of your own"
-            ) from None
+            fd = open_own(run_dir.lock, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise HostSetupError(f"cannot write in {run_dir.path} ({error.strerror})") from None
+            raise _lock_refused(run_dir, error) from None
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except BlockingIOError:
@@ -289,6 +312,19 @@ def _lock_or_explain(run_dir: RunDir) -> int:
     return fd
 
 
+def _lock_refused(run_dir: RunDir, error: OSError) -> HostSetupError:
+    if error.errno == errno.ELOOP or error.errno == errno.EPERM:
+        return HostSetupError(
+            f"{run_dir.lock} is a link, or a file that another user can change: look at it and remove it, "
+            "or give another --run-dir"
+        )
+    if isinstance(error, PermissionError):
+        return HostPermissionError(
+            f"cannot write in {run_dir.path}: run as root, or give a --run-dir of your own"
+        )
+    return HostSetupError(f"cannot write in {run_dir.path} ({error.strerror})")
+
+
 def _is_locked(fd: int) -> bool:
     """Look without taking the lock even for a moment: a node that starts just now would be refused."""
     found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
@@ -298,7 +334,7 @@ def _is_locked(fd: int) -> bool:
 
 def _still_linked(path: Path, fd: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(fd))
+        return os.path.samestat(path.lstat(), os.fstat(fd))
     except FileNotFoundError:
         return False
 
@@ -343,20 +379,3 @@ def _pid_behind(name: str) -> int:
             return 0
     pid: int = _UCRED.unpack(credentials)[0]
     return pid
-
-
-def _replace(path: Path, data: bytes, *, on_disk: bool = False) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, data)
-            if on_disk:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-        scratch.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise

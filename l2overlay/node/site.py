@@ -77,6 +77,8 @@ class Site:
         self._tap: LinuxTap | None = None
         self._planned: list[Change] = []
         self._noted: Undo | None = None
+        self._damage: list[str] = []
+        """Why what an earlier run noted is not used."""
 
     def forget_stations(self) -> None:
         """The bridge learns anew who is behind the TAP. Raises HostSetupError. Needs no thread: it is one message."""
@@ -99,7 +101,7 @@ class Site:
         state = host.observe_host(self.spec)
         self.made = self._left_by_killed_node(state)
         filter_undo = self._look_at_filter()
-        self.notes = host.host_notes(self.spec, state)
+        self.notes = [*self._damage, *host.host_notes(self.spec, state)]
         self.troubles = tuple(host.host_troubles(self.spec, state))
         self.adopted = state.bridge is not None and not host.is_ours(self.spec, state.bridge)
         self.found_ours = state.bridge is not None and not self.adopted
@@ -222,7 +224,10 @@ class Site:
         self._filter = None
 
     def _left_by_killed_node(self, state: HostState) -> Undo:
-        earlier = read_undo(self._run_dir)
+        try:
+            earlier = load_undo(self._run_dir)
+        except HostSetupError as error:
+            earlier, self._damage = None, [str(error)]
         return earlier if earlier is not None and earlier.changes else host.leftovers(self.spec, state)
 
     def _note(self, undo: Undo) -> None:
@@ -246,10 +251,19 @@ class Site:
 
 def read_undo(run_dir: RunDir) -> Undo | None:
     """What the last node of this run directory noted; None when it left nothing that can be read."""
-    state = run_dir.read_state()
-    if state is None or not isinstance(state.get("undo"), str):
-        return None
     try:
-        return Undo.from_json(state["undo"])
+        return load_undo(run_dir)
     except HostSetupError:
         return None
+
+
+def load_undo(run_dir: RunDir) -> Undo | None:
+    """The same; None when nothing was noted. Raises HostSetupError, with the file and what is wrong with it, for what is no
+    note of ours."""
+    state = run_dir.load_state()
+    if state is None:
+        return None
+    try:
+        return Undo.from_json(state.get("undo"))
+    except HostSetupError as error:
+        raise HostSetupError(f"{run_dir.state} is not used: {error}") from None

@@ -354,11 +354,15 @@ def test_cleanup_removes_the_files_of_a_dead_node(call: Call, tmp_path: Path) ->
     assert not run_dir.path.exists()
 
 
-def test_cleanup_leaves_what_it_cannot_read(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text("{")
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 100_000, '{"undo": "' + "[" * 100_000 + '"}', '{"undo": 7}', "{}"]
+)
+def test_cleanup_leaves_what_it_cannot_read(call: Call, tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
     code, _, err = call("cleanup", "--run-dir", tmp_path)
-    assert code == 1
-    assert "cannot be read" in err
+    assert (code, err.count("\n")) == (1, 1)
+    assert "state.json is not used: " in err
+    assert "nothing was undone: look at 'ip link', then remove the file" in err
     assert (tmp_path / "state.json").exists()
 
 

@@ -82,3 +82,17 @@ def test_only_purge_leaves_the_host_as_it_was_when_guests_are_in_the_bridge(
     changed = differences(before, net.snapshot(h1))
     assert (changed == []) == ("--purge" in verb)
     assert all("tap-lab" not in line for line in changed)
+
+
+def test_a_state_file_that_we_did_not_write_is_named_at_join_and_not_carried_out(lab: MakeLab) -> None:
+    net = lab()
+    h1, *_ = two_hosts(net)
+    run_dir = net.run_dir(h1)
+    run_dir.mkdir()
+    forged = '{"l2overlay.undo/1": [{"change": "SetUp", "link": "under0", "index": 0, "up": false, "was": false, "x": 1}]}'
+    for undo in (forged, "[" * 100_000):
+        (run_dir / "state.json").write_text(json.dumps({"undo": undo}))
+        said = joined_again(net, h1)
+        assert f"note: {run_dir}/state.json is not used: not a list of host changes to undo" in said
+        assert net.nodes[-1].terminate() == 0
+        assert "UP" in link(h1, "under0")["flags"]

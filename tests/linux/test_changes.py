@@ -5,12 +5,15 @@ import pytest
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.changes import (
     AddAddress,
+    Change,
     CreateBridge,
     HearAllMulticast,
     KeepMac,
     RemoveAddress,
     RemoveBridge,
+    RemoveFilter,
     SetAlias,
+    SetBridgeFlag,
     SetMac,
     SetMaster,
     SetMtu,
@@ -90,6 +93,38 @@ def test_an_undo_of_a_link_that_was_made_anew_is_kept_beside_the_old_one() -> No
     ],
 )
 def test_a_file_that_we_did_not_write_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(HostSetupError, match="remove the file") as refusal:
+    with pytest.raises(HostSetupError, match="not a list of host changes to undo") as refusal:
         Undo.from_json(text)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        RemoveBridge("br0", MAC, "docker0"),
+        RemoveBridge("br0", MAC, ""),
+        SetMac("br0", "no MAC", None),
+        SetMtu("br0", -1, None),
+        SetMtu("br0", True, None),
+        SetMtu("br0", 1 << 40, None),
+        SetUp("\ud800", False, None),
+        SetUp("a/b", False, None),
+        SetUp("", False, None),
+        SetUp("eth0 x", False, None),
+        SetUp("a" * 16, False, None),
+        SetUp("br0", False, None, index=-1),
+        SetUp("br0", False, None, index=1 << 33),
+        SetMaster("tap0", "../x", None),
+        SetSysctl("br0", "ipv6/conf/eth0/disable_ipv6", "1", None),
+        SetSysctl("br0", "ipv6/conf/br0/forwarding", "1", None),
+        SetSysctl("br0", "ipv6/conf/br0/accept_ra", "1\n9", None),
+        AddAddress("br0", "10.0.0.1/24 x"),
+        RemoveAddress("br0", "-1"),
+        SetBridgeFlag("br0", "group_fwd_mask", True, None),
+        RemoveFilter("br0", "lab -j ACCEPT", ""),
+        RemoveFilter("br0", "lab", "4:INPUT\nflush ruleset"),
+    ],
+)
+def test_a_change_that_no_node_would_have_written_is_not_read(forged: Change) -> None:
+    with pytest.raises(HostSetupError, match="not a list of host changes to undo"):
+        Undo.from_json(Undo((forged,)).to_json())

@@ -1,5 +1,6 @@
 """The run directory: one node at a time, nothing left behind, and a dead node is no obstacle."""
 
+import json
 import os
 import subprocess
 import sys
@@ -163,3 +164,113 @@ def test_a_lasting_place_that_cannot_be_written_is_told_and_the_other_is_written
     assert "lab.stamp cannot be written" in (stamps.note(7, now=1.0) or "")
     assert stamps.note(7, now=2.0) is None
     assert stamps.read(2.0) >= 7
+
+
+# A run directory that another user made, or put traps in
+
+STRANGER = 65_534
+
+
+def root_only() -> None:
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+
+
+def test_a_directory_of_another_user_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    root_only()
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    os.chown(run_dir, STRANGER, STRANGER)
+    with pytest.raises(
+        HostSetupError, match=rf"{run_dir} belongs to the user with uid {STRANGER}.*chown root"
+    ):
+        Hold(RunDir(run_dir), SEGMENT)
+    assert list(run_dir.iterdir()) == []
+
+
+def test_a_directory_that_others_may_write_to_is_refused_unless_it_is_sticky(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(HostSetupError, match=r"others may write here \(mode 0777\); run: chmod go-w"):
+        Hold(RunDir(tmp_path), SEGMENT)
+    tmp_path.chmod(0o1777)
+    Hold(RunDir(tmp_path), SEGMENT).release()
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "another user's", "writable by all"])
+def test_a_lock_that_is_not_ours_is_refused_and_what_it_leads_to_stays(tmp_path: Path, kind: str) -> None:
+    precious, run_dir = tmp_path / "precious", RunDir(tmp_path / "run")
+    precious.write_text("keep me")
+    run_dir.path.mkdir()
+    match kind:
+        case "symbolic link":
+            run_dir.lock.symlink_to(precious)
+        case "hard link":
+            run_dir.lock.hardlink_to(precious)
+        case "another user's":
+            root_only()
+            run_dir.lock.touch()
+            os.chown(run_dir.lock, STRANGER, STRANGER)
+        case _:
+            run_dir.lock.touch()
+            run_dir.lock.chmod(0o666)
+    with pytest.raises(HostSetupError, match="is a link, or a file that another user can change"):
+        Hold(run_dir, SEGMENT)
+    assert precious.read_text() == "keep me"
+
+
+@pytest.mark.parametrize("name", ["stamp", "state.json"])
+def test_a_link_in_the_place_of_a_file_that_is_written_is_not_followed(tmp_path: Path, name: str) -> None:
+    precious, run_dir = tmp_path / "precious", RunDir(tmp_path / "run")
+    precious.write_text("keep me")
+    run_dir.path.mkdir()
+    for trap in (name, f"{name}.{os.getpid()}"):
+        (run_dir.path / trap).symlink_to(precious)
+    if name == "stamp":
+        assert StampFile(run_dir.stamp, "boot").note(1, 0.0) is None
+    else:
+        run_dir.write_state({})
+    assert precious.read_text() == "keep me"
+    assert not (run_dir.path / name).is_symlink()
+
+
+def test_what_another_user_wrote_is_not_read(tmp_path: Path) -> None:
+    root_only()
+    run_dir = RunDir(tmp_path)
+    run_dir.write_state({"undo": ""})
+    run_dir.stamp.write_text("1000 0.0 boot\n")
+    for path in (run_dir.state, run_dir.stamp):
+        os.chown(path, STRANGER, STRANGER)
+    assert run_dir.read_state() is None
+    assert StampFile(run_dir.stamp, "boot").read(0.0) == 0
+    with pytest.raises(HostSetupError, match="not a file that only this user can change"):
+        run_dir.load_state()
+
+
+def test_a_fifo_in_the_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+    for name in ("stamp", "state.json", "lock"):
+        os.mkfifo(tmp_path / name)
+    assert RunDir(tmp_path).read_state() is None
+    assert StampFile(tmp_path / "stamp", "boot").read(0.0) == 0
+    with pytest.raises(HostSetupError):
+        Hold(RunDir(tmp_path), SEGMENT)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"a":' * 50_000, "[]", "1" * 10_000, "\xff"])
+def test_a_state_that_we_did_not_write_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(HostSetupError, match=r"state\.json is not used: not our JSON") as caught:
+        RunDir(tmp_path).load_state()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_write_that_the_disk_takes_half_of_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunDir(tmp_path).write_state({"old": 1})
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:5]))
+    with pytest.raises(OSError, match="No space left"):
+        RunDir(tmp_path).write_state({"new": 2})
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "state.json").read_text()) == {"old": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]

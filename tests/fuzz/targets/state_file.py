@@ -28,12 +28,12 @@ CHANGES = (
     SetMac("br-lan", "fe:54:00:00:00:01", None),
     SetMtu("br-lan", 1500, 9000),
     SetUp("br-lan", False, True),
-    SetMaster("tap-lan", None, "br-lan"),
+    SetMaster("tap-lan", "br-lan", None),
     SetSysctl("br-lan", "ipv6/conf/br-lan/disable_ipv6", "1", "0"),
     AddAddress("br-lan", "10.9.0.1/24"),
     RemoveAddress("br-lan", "fd00::1/64"),
     SetBridgeFlag("br-lan", "nf_call_iptables", True, False),
-    RemoveFilter("", "lan", ""),
+    RemoveFilter("br-lan", "lan", ""),
 )
 NESTINGS = ("[", '{"a":', '[{"a":', '{"undo":[')
 
