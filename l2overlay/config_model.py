@@ -32,7 +32,13 @@ from l2overlay.config_limits import (
     MIN_AGEING_TIME,
     MIN_MTU,
 )
-from l2overlay.config_protect import ETHERTYPES, bound_address, parse_ethertype
+from l2overlay.config_protect import (
+    ETHERTYPES,
+    RESERVED_NAMES,
+    bound_address,
+    parse_ethertype,
+    reserved_protocol,
+)
 from l2overlay.config_values import (
     INTERFACE_NAME,
     PEER_NAME,
@@ -121,6 +127,7 @@ Listen = Annotated[
 ]
 BoundAddress = Annotated[str, checked_by(bound_address), pattern("[0-9A-Fa-f:.]+")]
 Listed = Annotated[list[str], Field(max_length=MAX_LISTED)]
+Reserved = Annotated[Any, *shaped_by(_kept(reserved_protocol), {"enum": list(RESERVED_NAMES)})]
 OnOff = Literal["on", "off"]
 PassDrop = Literal["pass", "drop"]
 
@@ -297,7 +304,10 @@ class ProtectTable(Table):
     )
     ethertypes_deny: list[EtherType] | None = Field(None, description="What does not pass.")
     bpdu: PassDrop = Field("pass", description="Spanning tree (01:80:c2:00:00:00).")
-    lldp: PassDrop = Field("drop", description="LLDP (01:80:c2:00:00:0e, EtherType 0x88cc).")
+    reserved: Annotated[list[Reserved], Field(max_length=len(RESERVED_NAMES))] = Field(
+        [], description="Protocols between neighbours that pass (to 01:80:c2:00:00:01 .. 0f). Default: none."
+    )
+    lldp: PassDrop = Field("drop", description='"pass" is the same as reserved = ["lldp"].')
     isolation: Listed | None = Field(None, description="Peers and stations that do not talk to each other.")
     storm_control: OnOff = Field("on", description="Caps what each port may flood.")
     storm: StormTable | None = None

@@ -37,6 +37,8 @@ ETHERTYPES = {
     "fcoe": 0x8906,
 }
 VLAN_TYPES = (0x8100, 0x88A8)
+RESERVED_NAMES = ("lldp", "eapol", "ptp", "lacp")
+"""Protocols to 01:80:c2:00:00:01 .. 0f that may pass; `dataplane/reserved.py` has their addresses and EtherTypes."""
 PARTY_LISTS = ("dhcp_servers", "router_advertisements", "isolation")
 STORM_KINDS = ("broadcast", "multicast", "unknown_unicast")
 _MAC = r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}"
@@ -56,6 +58,15 @@ def parse_ethertype(value: object) -> int:
         raise ValueError('an EtherType is a name ("ipv4"), or 0x0600 to 0xffff; "llc" is all that is below')
     if value in VLAN_TYPES:
         raise ValueError("tags are looked through: list what is behind them")
+    return value
+
+
+def reserved_protocol(value: object) -> str:
+    """One of `RESERVED_NAMES`. Raises ValueError."""
+    if not isinstance(value, str) or value not in RESERVED_NAMES:
+        hint = suggestion(value, RESERVED_NAMES) if isinstance(value, str) else ""
+        known = ", ".join(RESERVED_NAMES)
+        raise ValueError(f"{quote(str(value))} is no protocol between neighbours{hint}; there are {known}")
     return value
 
 
@@ -93,7 +104,8 @@ def build_protect(table: Document | None, keys: Mapping[str, PeerKey]) -> Protec
         ethertypes_allow=_ethertypes(table.get("ethertypes_allow")),
         ethertypes_deny=_ethertypes(table.get("ethertypes_deny")),
         bpdu_passes=table.get("bpdu", "pass") == "pass",
-        lldp_passes=table.get("lldp", "drop") == "pass",
+        reserved_passes=frozenset(table.get("reserved", ()))
+        | ({"lldp"} if table.get("lldp") == "pass" else set()),
         isolation=_party(table.get("isolation"), keys),
         storm=_storm(table) if table.get("storm_control", "on") == "on" else None,
         loop_guard=table.get("loop_guard", "on") == "on",

@@ -214,7 +214,8 @@ class ProtectConfig:
     ethertypes_allow: frozenset[int] | None = None
     ethertypes_deny: frozenset[int] | None = None
     bpdu_passes: bool = True
-    lldp_passes: bool = False
+    reserved_passes: frozenset[str] = frozenset()
+    """Protocols to reserved group addresses that pass: names of `config_protect.RESERVED_NAMES`."""
     isolation: Party | None = None
     """Who may not talk to each other."""
     storm: StormConfig | None = StormConfig()

@@ -21,6 +21,8 @@ from l2overlay.config import (
     json_schema,
     parse_config,
 )
+from l2overlay.config_protect import RESERVED_NAMES
+from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
 
 A, B = (keys.public_key((n << 3).to_bytes(32, "little")) for n in (1, 2))
 PEERS = f"""\
@@ -79,7 +81,12 @@ def test_bindings_ethertypes_and_policies_are_read() -> None:
     assert found.arp_spoof_guard
     assert found.bindings == {parse_mac(MAC): (ip_address("10.9.0.1"), ip_address("fd00::1"))}
     assert found.ethertypes_allow == frozenset({0x0800, 0x88CC, 0x1234, 0})
-    assert (found.bpdu_passes, found.lldp_passes, found.loop_guard, found.storm) == (False, True, False, None)
+    assert (found.bpdu_passes, found.reserved_passes, found.loop_guard, found.storm) == (
+        False,
+        {"lldp"},
+        False,
+        None,
+    )
 
 
 def test_a_storm_limit_keeps_the_defaults_of_what_it_does_not_name() -> None:
@@ -102,6 +109,8 @@ def test_learn_and_max_macs_belong_to_a_peer() -> None:
         ('isolation = ["33:33:00:00:00:01", "beta"]', "2:14: '33:33:00:00:00:01' is a group address"),
         ('bpdu = "no"', "2:8: bpdu must be 'pass' or 'drop', not the text 'no'"),
         ('ethertypes_deny = ["ipv5"]', "2:20: 'ipv5' is no EtherType; write a name or 0x88cc"),
+        ('reserved = ["lacpp"]', "2:13: 'lacpp' is no protocol between neighbours (did you mean 'lacp'?)"),
+        ("reserved = [3]", "2:13: '3' is no protocol between neighbours; there are lldp, eapol, ptp, lacp"),
         ("ethertypes_deny = [5]", '2:20: an EtherType is a name ("ipv4"), or 0x0600 to 0xffff'),
         ("ethertypes_deny = [0x8100]", "2:20: tags are looked through: list what is behind them"),
         ("ethertypes_allow = []", "2:20: an empty list lets nothing pass at all"),
@@ -163,3 +172,12 @@ def test_the_documented_table_is_good_and_names_every_key() -> None:
 
 def test_two_spellings_of_one_key_are_one_station() -> None:
     assert PeerKey(A) in protect(f'dhcp_servers = ["alpha", "{MAC.replace(":", "-")}"]').dhcp_servers.peers  # type: ignore[union-attr]
+
+
+def test_every_reserved_protocol_that_a_file_may_name_is_known_to_the_switch() -> None:
+    assert set(RESERVED_NAMES) == set(RESERVED_PROTOCOLS)
+
+
+def test_lldp_pass_is_the_same_as_lldp_among_the_reserved() -> None:
+    found = protect('reserved = ["eapol", "ptp"]\nlldp = "pass"\n')
+    assert found.reserved_passes == {"eapol", "ptp", "lldp"}

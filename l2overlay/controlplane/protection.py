@@ -23,6 +23,7 @@ from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.guards import Guards, guards
 from l2overlay.dataplane.port_security import PortSecurity, isolated_peers, port_security
+from l2overlay.dataplane.reserved import neighbourly
 from l2overlay.dataplane.storm import KIND_NAMES, StormControl
 from l2overlay.dataplane.switch import Switch
 
@@ -94,7 +95,7 @@ class Protection:
         security.inherit(old_security, switch.fdb, now)
         security.enforce(old_security, switch.fdb)
         switch.bpdu_passes = protect is None or protect.bpdu_passes
-        switch.lldp_passes = protect is not None and protect.lldp_passes
+        switch.reserved_passes = neighbourly(protect.reserved_passes if protect is not None else ())
         self._isolated = isolated_peers(config, self._own)
         old_guards, self.guards = self.guards, guards(protect, self._own)
         if self.guards is not None and old_guards is not None:

@@ -27,17 +27,12 @@ NULL_MAC = MacAddress(bytes(6))
 VLAN_TPIDS = (b"\x81\x00", b"\x88\xa8")  # C-tag and S-tag, 802.1Q table 9-1
 MAX_TAGS = 2
 
-RESERVED_PREFIX = b"\x01\x80\xc2\x00\x00"
-"""With a last byte of 01..0f never forwarded by a bridge (802.1Q table 8-1); 00 is BPDUs, which we pass."""
 BPDU_ADDRESSES = (b"\x01\x80\xc2\x00\x00\x00", b"\x01\x00\x0c\xcc\xcc\xcd")  # 802.1Q, and Cisco's PVST+
 PROBE_GROUP = MacAddress(b"\x03l2olp")
 PROBE_TYPE = b"\x88\xb5"
 """Where the loop guard's probes go: a group that no standard has, which bridges flood; EtherType for local experiments."""
 LINK_LOCAL = (b"\x01\x80\xc2", b"\x01\x00\x0c", PROBE_GROUP[:3])
 """First bytes of all these."""
-LLDP = b"\x88\xcc"
-LLDP_ENDS = (0x0E, 0x03)
-"""Nearest bridge and nearest non-TPMR bridge (802.1AB, table 7-1); nearest customer bridge is the BPDUs' address."""
 
 PLAIN_VIRTIO = bytes(VIRTIO_LEN)
 """The virtio header of a frame with nothing left to do."""
@@ -67,16 +62,6 @@ def split_station_key(key: StationKey) -> tuple[MacAddress, int]:
 def is_group(mac: bytes) -> bool:
     """Multicast or broadcast: the first bit on the wire is set."""
     return bool(mac[0] & 1)
-
-
-def is_reserved(mac: bytes) -> bool:
-    """Whether a bridge must not forward it (BPDUs apart, which we pass as a bridge with STP off does)."""
-    return mac[:5] == RESERVED_PREFIX and 1 <= mac[5] <= 15
-
-
-def is_lldp(frame: bytes) -> bool:
-    """Of a `TapFrame` to a reserved address."""
-    return frame[22:24] == LLDP and frame[15] in LLDP_ENDS
 
 
 def plain(frame: bytes) -> TapFrame:

@@ -21,13 +21,12 @@ from l2overlay.dataplane.ethernet import (
     SOURCE,
     StationKey,
     is_group,
-    is_lldp,
-    is_reserved,
     station_key,
     vlan_id,
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.port_security import FREEZE_TIME, Freeze, MoveDamping, PortSecurity
+from l2overlay.dataplane.reserved import Neighbourly, is_reserved
 
 
 class Flood(Enum):
@@ -52,7 +51,7 @@ class Switch:
         """Stations that moved too often; the caller empties it."""
         self.security: PortSecurity | None = None
         self.bpdu_passes = True
-        self.lldp_passes = False
+        self.reserved_passes: Neighbourly = frozenset()
         self.damping = MoveDamping()
 
     def forward_from_tap(self, frame: bytes, now: float) -> Decision:
@@ -109,7 +108,7 @@ class Switch:
         return None
 
     def _refuse_link_local(self, destination: bytes, frame: bytes) -> DropReason | None:
-        if is_reserved(destination) and not (self.lldp_passes and is_lldp(frame)):
+        if is_reserved(destination) and (frame[ETHERTYPE], destination[5]) not in self.reserved_passes:
             return DropReason.RESERVED_ADDRESS
         if destination in BPDU_ADDRESSES and not self.bpdu_passes:
             return DropReason.BPDU_REFUSED

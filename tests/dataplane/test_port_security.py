@@ -17,6 +17,7 @@ from l2overlay.dataplane.port_security import (
     isolated_peers,
     port_security,
 )
+from l2overlay.dataplane.reserved import neighbourly
 from l2overlay.dataplane.switch import FLOOD, Switch
 from l2overlay.seams import TapFrame
 
@@ -194,7 +195,7 @@ def test_bpdus_pass_unless_they_are_to_be_dropped_and_lldp_the_other_way_round()
     assert made.forward_from_tap(frame(ONE, bpdu), 0.0) is FLOOD
     assert made.forward_from_tap(frame(ONE, pvst), 0.0) is FLOOD
     assert made.forward_from_tap(lldp, 0.0) is DropReason.RESERVED_ADDRESS
-    made.bpdu_passes, made.lldp_passes = False, True
+    made.bpdu_passes, made.reserved_passes = False, neighbourly(["lldp"])
     assert made.forward_from_tap(frame(ONE, bpdu), 0.0) is DropReason.BPDU_REFUSED
     assert made.forward_from_peer(frame(ONE, pvst), A, 0.0) is DropReason.BPDU_REFUSED
     assert made.forward_from_tap(lldp, 0.0) is FLOOD

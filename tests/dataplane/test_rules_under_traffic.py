@@ -65,7 +65,7 @@ CASES: list[tuple[str, dict[str, Any], bytes, str]] = [
     ("ethertypes_deny", {"ethertypes_deny": frozenset([0x0800])}, UNICAST, "ethertype_refused"),
     ("bpdu_passes", {"bpdu_passes": False}, BPDU, "bpdu_refused"),
     ("isolation", {"isolation": Party(macs=frozenset([HERE, THERE]))}, UNICAST, "isolated"),
-    ("lldp_passes", {"lldp_passes": False}, LLDP, "reserved_address"),
+    ("reserved_passes", {"reserved_passes": frozenset()}, LLDP, "reserved_address"),
     (
         "bindings",
         {"arp_spoof_guard": True, "bindings": {HERE: (ip_address("10.0.0.7"),)}},
@@ -97,7 +97,7 @@ def test_every_key_of_a_peer_and_of_protect_is_tried() -> None:
 
 def base() -> Config:
     """What lets everything pass."""
-    return config(protect={"lldp_passes": True, "storm": None})
+    return config(protect={"reserved_passes": frozenset(["lldp"]), "storm": None})
 
 
 def send(meeting: Meeting, frame: bytes) -> bool:

@@ -7,12 +7,12 @@ from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import (
     BROADCAST,
     is_group,
-    is_reserved,
     plain,
     station_key,
     vlan_id,
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
+from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS, is_reserved, neighbourly
 from l2overlay.dataplane.switch import FLOOD, Decision, Switch
 from l2overlay.seams import TapFrame
 
@@ -271,3 +271,31 @@ def test_static_station_of_this_side_is_not_heard_from_a_peer(bench: Bench) -> N
     bench.fdb.add_static(station_key(HERE, 0), LOCAL, 0.0)
     assert bench.from_peer(PEER_A, HERE, BROADCAST) is DropReason.SPOOFED_STATION
     assert bench.from_tap(HERE, BROADCAST) is FLOOD
+
+
+# -- reserved addresses -------------------------------------------------------------------------------------------------
+
+
+def to_neighbour(kind: bytes, end: int) -> TapFrame:
+    return plain(bytes.fromhex("0180c20000") + bytes([end]) + HERE + kind + bytes(46))
+
+
+@pytest.mark.parametrize("name", RESERVED_PROTOCOLS)
+def test_a_reserved_protocol_passes_both_ways_only_when_it_is_named(bench: Bench, name: str) -> None:
+    ethertype, ends = RESERVED_PROTOCOLS[name]
+    for end in ends:
+        sent = to_neighbour(ethertype, end)
+        assert bench.switch.forward_from_tap(sent, 0.0) is DropReason.RESERVED_ADDRESS
+        assert bench.switch.forward_from_peer(sent, PEER_A, 0.0) is DropReason.RESERVED_ADDRESS
+    bench.switch.reserved_passes = neighbourly([name])
+    for end in ends:
+        assert bench.switch.forward_from_tap(to_neighbour(ethertype, end), 0.0) is FLOOD
+        assert bench.switch.forward_from_peer(to_neighbour(ethertype, end), PEER_A, 1.0) is None
+
+
+def test_what_is_not_named_stays_out_and_pause_frames_always_do(bench: Bench) -> None:
+    bench.switch.reserved_passes = neighbourly(RESERVED_PROTOCOLS)
+    for sent in (to_neighbour(b"\x88\x08", 1), to_neighbour(b"\x88\xcc", 1), to_neighbour(b"\x08\x00", 0x0E)):
+        assert bench.switch.forward_from_tap(sent, 0.0) is DropReason.RESERVED_ADDRESS
+    bench.switch.reserved_passes = neighbourly(["eapol"])
+    assert bench.switch.forward_from_tap(to_neighbour(b"\x88\xcc", 3), 0.0) is DropReason.RESERVED_ADDRESS

@@ -24,6 +24,7 @@ from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, IPv6
 from scapy.layers.l2 import Ether
 from stations import Ear, eventually, frame, heard_by, peer_of, speak, status
 
+from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
 from l2overlay.demo.lab import Guest, Host, Lab, PingResult
 
 MakeLab = Callable[..., Lab]
@@ -389,3 +390,26 @@ def storm_words(quiet: PingResult, result: PingResult, rate: float) -> str:
         f"storm of {rate:.0f} frames/s for 6 s; ping before {before:.2f} ms, during {during:.2f} ms (at most {worst:.1f}), "
         f"{result.lost} of {result.sent} lost"
     )
+
+
+def test_reserved_protocols_cross_when_they_are_named_and_the_bridges_let_them(lab: MakeLab) -> None:
+    """As docs/protection.md says: `group_fwd_mask` of both bridges, and of both ports for LACP."""
+    segment = Segment(lab())
+    g1, g2, _ = segment.guests
+    for host, guest in ((segment.hosts[0], g1), (segment.hosts[1], g2)):
+        host.ip("link set br-lab type bridge group_fwd_mask 0x4008")
+        host.ip(
+            *(f"link set {port} type bridge_slave group_fwd_mask 0x4" for port in ("tap-lab", guest.label))
+        )
+    sent = {
+        name: frame(f"01:80:c2:00:00:{ends[0]:02x}", g1.mac, name.encode(), ethertype=int.from_bytes(kind))
+        for name, (kind, ends) in RESERVED_PROTOCOLS.items()
+    }
+    before = segment.drops(1, "reserved_address")
+    speak(g1, *sent.values())
+    eventually(lambda: segment.drops(1, "reserved_address") == before + len(sent), 3.0)
+    segment.reload(f"[protect]\nreserved = {list(sent)}\n")
+    with Ear(g2) as ear:
+        for name, one in sent.items():
+            speak(g1, one)
+            assert ear.heard(name.encode(), 1) == [one]

@@ -1,0 +1,1 @@
+`[protect] reserved = ["lldp", "eapol", "ptp", "lacp"]` lets protocols between neighbours cross the overlay; only LLDP could.
