@@ -254,6 +254,8 @@ def _run(argv: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
         ) from None
     except PermissionError:
         raise HostPermissionError(f"may not run {argv[0]}; {remedy('CAP_NET_ADMIN')}") from None
+    except OSError as error:
+        raise HostSetupError(f"{argv[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise HostSetupError(f"{argv[0]} did not end within {TIMEOUT:.0f} s") from None
 

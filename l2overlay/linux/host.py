@@ -16,6 +16,7 @@ pyroute2 0.9 is asyncio inside: it is opened, used and closed within one call; t
 
 import contextlib
 import errno
+import gc
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,9 +153,7 @@ class Undone:
 
 def observe_host(spec: HostSpec) -> HostState:
     """Read what `plan_host` needs."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
+    with _netlink() as ipr:
         bridge = _read_link(ipr, spec.bridge)
         state = HostState(
             tap=_read_link(ipr, spec.tap),
@@ -196,9 +195,7 @@ def host_troubles(spec: HostSpec, state: HostState) -> list[str]:
 
 def bridge_ports(bridge: str) -> list[str]:
     """The names of a bridge's ports; empty when there is no such bridge."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
+    with _netlink() as ipr:
         link = _read_link(ipr, bridge)
         return sorted(p.name for p in _read_ports(ipr, link.index)) if link is not None else []
 
@@ -270,10 +267,9 @@ def plan_host(
 
 def apply_changes(changes: Sequence[Change]) -> Undo:
     """Make the changes, in order, and return what takes them back. On a failure nothing stays: raises HostSetupError."""
-    from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
-    with IPRoute() as ipr:
+    with _netlink() as ipr:
         for position, change in enumerate(changes):
             try:
                 _apply(ipr, change)
@@ -290,11 +286,10 @@ def undo(steps: Undo, *, keep_used: bool = False) -> Undone:
 
     Every step is tried, whatever became of those before; raises HostSetupError at the end when one could not be done.
     """
-    from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
     lines, kept, failures = [], [], []
-    with IPRoute() as ipr:
+    with _netlink() as ipr:
         for change in steps.changes:
             try:
                 if (
@@ -319,9 +314,7 @@ def undo(steps: Undo, *, keep_used: bool = False) -> Undone:
 
 def marked_bridges() -> list[RemoveBridge]:
     """What removes each bridge that a node made, by the mark on it; whether that node runs is not looked at."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
+    with _netlink() as ipr:
         links = [_link_state(link) for link in ipr.link("dump", kind="bridge")]
     return [
         RemoveBridge(b.name, b.mac, b.alias, index=b.index) for b in links if b.alias.startswith(ALIAS_PREFIX)
@@ -334,6 +327,21 @@ def check_privileges() -> None:
         advice = remedy("CAP_NET_ADMIN", "l2overlay join ...")
         raise HostPermissionError(f"a node needs CAP_NET_ADMIN; {advice}")
     os.close(open_tun_device())
+
+
+@contextlib.contextmanager
+def _netlink() -> Iterator["IPRoute"]:
+    """An open IPRoute. Raises HostSetupError when the kernel does not answer, or the process has no descriptor left."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as ipr:
+            yield ipr
+    except (NetlinkError, OSError) as error:
+        gc.collect()  # an IPRoute that failed half-way keeps its descriptors in a cycle
+        code = _code(error)
+        raise HostSetupError(f"could not ask the kernel: {os.strerror(code) if code else error}") from None
 
 
 # The plan

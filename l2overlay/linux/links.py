@@ -7,6 +7,7 @@ advertised lifetime), so the watch keeps what it knows of links and addresses an
 Order: bind to the groups, then ask for the present state; what changes in between is told after it.
 """
 
+import contextlib
 import errno
 import socket
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from l2overlay.linux import rtnetlink
-from l2overlay.linux.rtnetlink import IFADDRMSG, IFINFOMSG, RTMSG, attributes, dump, messages, read_u32
+from l2overlay.linux.rtnetlink import IFADDRMSG, IFINFOMSG, RTMSG, attributes, messages, read_u32
 
 # <linux/rtnetlink.h>, <linux/if.h>, <linux/if_link.h>, <linux/if_addr.h>
 RTMGRP_LINK = 0x1
@@ -78,9 +79,14 @@ class LinkWatch:
     def __init__(self) -> None:
         self._links: dict[int, _Link] = {}
         self._addresses: set[tuple[int, str]] = set()
+        self._stale = False
+        """The present state could not be read after something was lost."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.setblocking(False)
         self._socket.bind((0, GROUPS))
+        self._asking = (
+            rtnetlink.open_netlink()
+        )  # kept, because there may be no descriptor left when it is needed
         self._learn_all()
 
     def fileno(self) -> int:
@@ -90,6 +96,7 @@ class LinkWatch:
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
+        self._asking.close()
 
     def ports(self, bridge: str) -> tuple[str, ...]:
         """The names of a bridge's ports, as of the last `receive_changes`; empty when there is no such bridge."""
@@ -114,8 +121,11 @@ class LinkWatch:
                 for change in self._changes_in(data):
                     changes.pop(change, None)  # a repeated one stands where it was last true
                     changes[change] = None
-        if lost:  # what was still queued is older than what is missing from it
-            self._learn_all()
+        if lost or self._stale:  # what was still queued is older than what is missing from it
+            self._stale = True
+            with contextlib.suppress(OSError):  # the kernel had no memory: at the next change
+                self._learn_all()
+                self._stale = False
             return [LinkChange(ChangeKind.LOST), *changes]
         return list(changes)
 
@@ -123,7 +133,7 @@ class LinkWatch:
         self._links.clear()
         self._addresses.clear()
         for question in (rtnetlink.RTM_GETLINK, rtnetlink.RTM_GETADDR):
-            for answer in dump(question):
+            for answer in rtnetlink.dump_by(self._asking, question):
                 for _ in self._changes_in(answer):
                     pass  # the present state is no news
 

@@ -7,6 +7,7 @@ asked and heard while frames flow. All numbers are in host byte order; attribute
     struct rtattr    length u16 | type u16 | value
 """
 
+import contextlib
 import fcntl
 import socket
 import struct
@@ -107,13 +108,36 @@ class Sources:
 
 def dump(question: int) -> Iterator[bytes]:
     """What one recv gave, again and again: the whole answer to RTM_GETLINK or RTM_GETADDR."""
+    with open_netlink() as netlink:
+        yield from dump_by(netlink, question)
+
+
+def dump_by(netlink: socket.socket, question: int) -> Iterator[bytes]:
+    """The same by a socket of `open_netlink` that is open already, for who must not need a new descriptor."""
+    _drop_rest(netlink)
     body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    with _asked(question, NLM_F_REQUEST | NLM_F_DUMP, body) as netlink:
-        while True:
-            answer = netlink.recv(ANSWER_SIZE)
-            yield answer
-            if not answer or any(kind <= NLMSG_DONE for kind, _ in messages(answer)):
-                return
+    netlink.send(_request(question, NLM_F_REQUEST | NLM_F_DUMP, body))
+    while True:
+        answer = netlink.recv(ANSWER_SIZE)
+        yield answer
+        if not answer or any(kind <= NLMSG_DONE for kind, _ in messages(answer)):
+            return
+
+
+def _drop_rest(netlink: socket.socket) -> None:
+    """Of an answer that was given up."""
+    netlink.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while netlink.recv(ANSWER_SIZE):
+            pass
+    netlink.settimeout(ANSWER_TIMEOUT)
+
+
+def open_netlink() -> socket.socket:
+    """To ask by, question after question. Raises OSError."""
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    netlink.settimeout(ANSWER_TIMEOUT)
+    return netlink
 
 
 def link_mtu(index: int) -> int:
@@ -125,8 +149,7 @@ def link_mtu(index: int) -> int:
 
 
 def _asked(question: int, flags: int, body: bytes) -> socket.socket:
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    netlink.settimeout(ANSWER_TIMEOUT)
+    netlink = open_netlink()
     netlink.send(_request(question, flags, body))
     return netlink
 

@@ -140,6 +140,8 @@ def open_tun_device() -> int:
         if error.errno == errno.ENOENT:
             hint = f"mkdir -p /dev/net && mknod {TUN_PATH} c 10 200 && modprobe tun"
             raise HostPermissionError(f"{TUN_PATH} is missing; run as root: {hint}") from None
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise HostSetupError(f"{TUN_PATH}: {error.strerror}") from None
         raise HostPermissionError(f"{TUN_PATH}: {error.strerror}; run as root: modprobe tun") from None
 
 

@@ -127,7 +127,7 @@ class FilterKeeper:
         stations = self._stations_wanted(gate.waiting)
         try:
             await trio.to_thread.run_sync(self._firewall.move, stations)
-        except HostSetupError as error:
+        except (HostSetupError, OSError) as error:
             self._overlay.filter_failed()
             self._tell_trouble(f"the filter does not know where stations are: {error}")
             self._check_wanted.set()
@@ -165,7 +165,7 @@ class FilterKeeper:
             problems, self._seen = await trio.to_thread.run_sync(self._firewall.look)
             if problems:
                 await self._repair(problems)
-        except HostSetupError as error:
+        except (HostSetupError, OSError) as error:
             self._tell_trouble(f"the filter cannot be kept: {error}")
             return False
         self._open_again()

@@ -145,7 +145,7 @@ class Keeper:
         try:
             async with self._lock:
                 lines = await self._put_in_order()
-        except HostSetupError as error:
+        except (HostSetupError, OSError) as error:  # EMFILE, ENOMEM: it is tried again, and the node goes on
             self._tell_trouble(str(error))
             return False
         if lines or self.troubles:

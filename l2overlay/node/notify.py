@@ -1,5 +1,6 @@
 """sd_notify(3) in ten lines: tells systemd (Type=notify-reload) where the node is in its life."""
 
+import contextlib
 import os
 import socket
 
@@ -10,10 +11,6 @@ def notify(*lines: str) -> None:
     if not place:
         return
     address = f"\0{place[1:]}" if place.startswith("@") else place
-    with socket.socket(
-        socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    ) as supervisor:
-        try:
-            supervisor.sendto("\n".join(lines).encode(), address)
-        except OSError:
-            return  # a supervisor that is not there cannot be told so
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as supervisor:
+        supervisor.sendto("\n".join(lines).encode(), address)  # one that is not there cannot be told so

@@ -15,6 +15,7 @@ from l2overlay.config import Config
 from l2overlay.errors import HostSetupError
 from l2overlay.linux import bridge, firewall, host
 from l2overlay.linux.changes import Change, RemoveFilter, SetBridgeFlag, Undo
+from l2overlay.linux.descriptors import Reserve
 from l2overlay.linux.firewall import Firewall
 from l2overlay.linux.host import HostSpec, HostState, Undone
 from l2overlay.linux.iptables import FilterSpec
@@ -77,6 +78,7 @@ class Site:
         self._tap: LinuxTap | None = None
         self._planned: list[Change] = []
         self._noted: Undo | None = None
+        self._reserve = Reserve()
         self._damage: list[str] = []
         """Why what an earlier run noted is not used."""
 
@@ -127,7 +129,8 @@ class Site:
     def reopen_tap(self) -> LinuxTap:
         """The TAP is gone: make it again, same name; `repair` then puts it back where it was."""
         self.close_tap()
-        self._tap = LinuxTap.open(self.spec.tap, offload=self._offload)
+        with self._reserve.lent():
+            self._tap = LinuxTap.open(self.spec.tap, offload=self._offload)
         return self._tap
 
     def close_tap(self) -> None:
@@ -138,6 +141,10 @@ class Site:
 
     def repair(self) -> list[str]:
         """Bring the host back to what `spec` says; returns what had to be done. Raises HostSetupError."""
+        with self._reserve.lent():
+            return self._repair_or_explain()
+
+    def _repair_or_explain(self) -> list[str]:
         state = host.observe_host(self.spec)
         if self.adopted and state.bridge is None:
             raise HostSetupError(
@@ -173,6 +180,7 @@ class Site:
         A bridge of ours that others have ports in stays, unless `purge` is set. Its alias marks it for the next start.
         """
         self.close_tap()
+        self._reserve.close()
         undone = host.undo(self.made, keep_used=not self.purge)
         self.made = Undo()
         self.firewall.forget()

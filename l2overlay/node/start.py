@@ -44,6 +44,7 @@ def run_node(options: Options) -> None:
 
     from l2overlay.node.journal import LineWriter
     from l2overlay.node.node import HELD_SIGNALS, Node
+    from l2overlay.node.stray import stray_lines
 
     writer = LineWriter()
     progress = Progress(writer.write)
@@ -59,7 +60,8 @@ def run_node(options: Options) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     hold = Hold(run_dir, segment)
     try:
-        trio.run(node.run)
+        with stray_lines(writer.write):
+            trio.run(node.run)
     finally:
         hold.release(keep_stamp=node.ahead_of_clock, keep_state=bool(around.site.made.changes))
 
