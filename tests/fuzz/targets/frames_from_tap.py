@@ -5,9 +5,12 @@ import struct
 from collections.abc import Callable
 
 from l2overlay.config import Config, parse_config
+from l2overlay.counters import Counters
+from l2overlay.dataplane.inbox import Inbox
+from l2overlay.seams import TapFrame
 from tests.dataplane.insider import Meeting
 from tests.dataplane.super_frames import DESTINATION, SOURCE, super_frame
-from tests.fuzz.corpus import PROTECTED, working
+from tests.fuzz.corpus import HERE, PROTECTED, THERE, working
 from tests.fuzz.mutation import mutate_bytes
 
 MAX_ROUNDS = 200
@@ -65,6 +68,16 @@ class _Node:
         assert self._counted() - before == len(frames), frames
         if self.rounds % 50 == 0:
             assert working(meeting)
+            self._check_super_frame()
+
+    def _check_super_frame(self) -> None:
+        """One of today reaches the peer as it was read."""
+        meeting, whole = self.meeting, super_frame("tcp4", 9000).frame
+        good = TapFrame(whole[:10] + THERE + HERE + whole[22:])
+        meeting.settle()
+        meeting.read_from_tap(good)
+        received = Inbox(Counters()).receive_untrusted(meeting.opened(), meeting.now)
+        assert [b"".join(frame) for frame in received.frames] == [good]
 
     def _counted(self) -> int:
         counters = self.meeting.counters()
