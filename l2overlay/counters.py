@@ -20,6 +20,7 @@ class DropReason(StrEnum):
     LOCAL_DESTINATION = (
         "local_destination"  # the destination lives on this side of the TAP (802.1Q filtering)
     )
+    OWN_DATAGRAM = "own_datagram"  # one of our own came back from the TAP: the route to a peer leads there
     NO_PEER = "no_peer"  # a flood, and no peer has a session
     PEER_DOWN = "peer_down"  # the destination's peer has no session, and its queue ended without one
     QUEUE_FULL = "queue_full"  # more than 64 frames or 128 KiB waited for a session
@@ -79,6 +80,7 @@ class DropReason(StrEnum):
     TAP_FULL = "tap_full"
     SEND_REFUSED = "send_refused"  # EPERM: a local firewall
     SEND_UNREACHABLE = "send_unreachable"  # ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ENETDOWN
+    SEND_LOOP = "send_loop"  # the route to the peer leads into the bridge, and back by our own TAP
     SEND_TOO_LONG = "send_too_long"  # EMSGSIZE
     SEND_NO_BUFFER = "send_no_buffer"  # ENOBUFS, ENOMEM
     SEND_FAILED = "send_failed"  # anything else the kernel says of one send

@@ -21,7 +21,14 @@ from math import inf
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.config import Config, PeerConfig
-from l2overlay.controlplane.events import Event, PeerDown, PeerUp, StationFrozen, StationMoved
+from l2overlay.controlplane.events import (
+    DatagramReturned,
+    Event,
+    PeerDown,
+    PeerUp,
+    StationFrozen,
+    StationMoved,
+)
 from l2overlay.controlplane.handshake import FEATURE_LAN, HandshakeContext
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.membership import Membership
@@ -43,6 +50,7 @@ from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.gate import Gate, Held
 from l2overlay.dataplane.offload import is_super_frame, segment_len
 from l2overlay.dataplane.outbox import frame_record
+from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.storm import StormControl
 from l2overlay.dataplane.switch import FLOOD, Decision, Flood, Switch
@@ -60,6 +68,9 @@ from l2overlay.seams import Burst, Gather, Pieces, TapFrame
 
 SWEEP_INTERVAL = 30.0
 """Seconds between sweeps of the FDB, which only free memory."""
+
+RETURNED_INTERVAL = 10.0
+"""Seconds between two events about datagrams that come back."""
 
 MAX_EVENTS = 4096
 """Events that nobody fetched; the oldest go first."""
@@ -150,6 +161,8 @@ class Overlay:
         self._frames: list[Gather] = []
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._next_sweep = now + SWEEP_INTERVAL
+        self._own_datagrams: OwnDatagrams | None = None
+        self._tell_returned = now
         self._protection = Protection(context.public_key, random(32), self._counters_of, now)
         self._set_static_stations((), config.peers, now)
         self._config = config
@@ -166,10 +179,17 @@ class Overlay:
         self._gate = gate
         self._microflows.forget()
 
+    def look_for_own(self, datagrams: OwnDatagrams | None) -> None:
+        """Drop these when they come from the TAP; None: the way to no peer goes by the bridge."""
+        self._own_datagrams = datagrams
+        self._microflows.forget()
+
     @property
     def _addresses_decide(self) -> bool:
         """Whether nothing looks deeper into a frame, or counts frames, and so may treat the next one otherwise."""
         protection = self._protection
+        if self._own_datagrams is not None:
+            return False
         return self._gate is None and protection.guards is None and self._switch.security is None
 
     # -- the way out -------------------------------------------------------------------------------------------
@@ -187,6 +207,8 @@ class Overlay:
             if burst is not None:
                 self._local.bursts.append(burst)
                 return True
+        if self._own_datagrams is not None:
+            frames = self._without_own(self._own_datagrams, frames, now)
         if self._protection.guards is not None:
             frames = self._protection.guards.from_tap(frames, now)
         groups: dict[Decision, list[TapFrame]] = {}
@@ -214,6 +236,16 @@ class Overlay:
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._settle(now)
         return False
+
+    def _without_own(self, own: OwnDatagrams, frames: Sequence[TapFrame], now: float) -> Sequence[TapFrame]:
+        kept = [frame for frame in frames if not own.includes(frame)]
+        returned = len(frames) - len(kept)
+        if returned:
+            self._local.counters.drop(DropReason.OWN_DATAGRAM, returned)
+            if self._tell_returned <= now:
+                self._tell_returned = now + RETURNED_INTERVAL
+                self._local.events.append(DatagramReturned())
+        return kept
 
     def _decide(self, frame: TapFrame, now: float) -> Decision:
         if len(frame) < MIN_TAP_FRAME_LEN:

@@ -170,6 +170,11 @@ class LoopHealed:
     """How long it was blocked."""
 
 
+@dataclass(frozen=True, slots=True)
+class DatagramReturned:
+    """A datagram of ours came back from the TAP, and was dropped: the route to a peer leads into the bridge."""
+
+
 Event = (
     PeerUp
     | PeerDown
@@ -187,4 +192,5 @@ Event = (
     | StormEnded
     | LoopFound
     | LoopHealed
+    | DatagramReturned
 )

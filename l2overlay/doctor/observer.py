@@ -228,7 +228,16 @@ def _routes(ipr: "IPRoute", links: tuple[LinkView, ...], hosts: list[str]) -> It
         link = by_index.get(route.get_attr("RTA_OIF") or 0)
         if link is not None:
             metrics = route.get_attr("RTA_METRICS")
-            yield RouteView(host, link.name, _attribute(metrics, "RTAX_MTU", link.mtu))
+            hop = route.get_attr("RTA_GATEWAY") or numeric
+            station = next((mac for address, mac in _neighbours(ipr, link.index) if address == hop), "")
+            yield RouteView(host, link.name, _attribute(metrics, "RTAX_MTU", link.mtu), station)
+
+
+def _neighbours(ipr: "IPRoute", link: int) -> Iterator[tuple[str, str]]:
+    """Address and MAC of who was heard on a link."""
+    for entry in ipr.get_neighbours(ifindex=link):
+        if entry.get_attr("NDA_LLADDR"):
+            yield entry.get_attr("NDA_DST"), entry.get_attr("NDA_LLADDR")
 
 
 def _addresses_behind(ipr: "IPRoute", view: HostView) -> list[str]:

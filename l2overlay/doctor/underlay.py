@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from l2overlay.doctor.filtering import check_underlay_firewall
 from l2overlay.doctor.finding import Finding, Severity
-from l2overlay.doctor.view import HostView
+from l2overlay.doctor.view import HostView, RouteView
 
 BASE_DATAGRAM = 1200
 """Bytes of the smallest datagram that a path must carry (docs/protocol.md, Path MTU)."""
@@ -65,24 +65,37 @@ def check_refused(view: HostView) -> Iterator[Finding]:
 
 
 def check_tunnelled_tunnel(view: HostView) -> Iterator[Finding]:
-    """Datagrams to a peer must not enter the segment that they carry."""
-    inside = {view.segment.bridge, *(port.name for port in view.ports)}
-    if view.segment.tap is not None:
-        inside.add(view.segment.tap)
-    has_uplink = any(not port.kind for port in view.ports)  # hardware in the bridge: the way out can be by it
+    """Datagrams to a peer must not enter the TAP that they come from.
+
+    Entering the bridge is no fault: a host with one NIC has its address there, and the next hop is behind the NIC.
+    """
     for route in view.routes:
-        peers = [peer for peer in view.segment.peers if peer.host == route.host]
-        if route.link in inside and not (has_uplink and all(peer.up for peer in peers)):
-            names = [peer.name for peer in peers]
-            yield Finding(
-                cause="tunnelled-tunnel",
-                severity=Severity.ERROR,
-                text=f"datagrams to {', '.join(names) or route.host} would leave by {route.link}, "
-                "into the segment that they carry",
-                proof=(f"ip route get {route.host}: dev {route.link}",),
-                advice=f"give {route.host} a route by the underlay (ip route add {route.host} via GATEWAY), "
-                f"or take its address range off {route.link}",
-            )
+        if not _comes_back(view, route):
+            continue
+        names = [peer.name for peer in view.segment.peers if peer.host == route.host]
+        proof = [f"ip route get {route.host}: dev {route.link}"]
+        if route.station:
+            proof.append(f"bridge fdb: {route.station} dev {view.segment.tap}")
+        yield Finding(
+            cause="tunnelled-tunnel",
+            severity=Severity.ERROR,
+            text=f"datagrams to {', '.join(names) or route.host} would leave by {route.link}, "
+            "into the segment that they carry",
+            proof=tuple(proof),
+            advice=f"give {route.host} a route by the underlay (ip route add {route.host} via GATEWAY)",
+        )
+
+
+def _comes_back(view: HostView, route: RouteView) -> bool:
+    """Whether the next hop is behind the TAP; when it was not heard, whether there is no other port to find it behind."""
+    if route.link == view.segment.tap:
+        return True
+    if route.link != view.segment.bridge:
+        return False
+    heard = [station.link for station in view.stations if station.mac == route.station]
+    if heard:
+        return view.segment.tap in heard
+    return all(port.name == view.segment.tap for port in view.ports)
 
 
 def check_underlay_mtu(view: HostView) -> Iterator[Finding]:

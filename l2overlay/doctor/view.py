@@ -109,6 +109,8 @@ class RouteView:
     host: str
     link: str
     mtu: int
+    station: str = ""
+    """MAC of the next hop, where the kernel knows it."""
 
 
 @dataclass(frozen=True, slots=True)

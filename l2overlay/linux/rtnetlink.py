@@ -8,6 +8,7 @@ asked and heard while frames flow. All numbers are in host byte order; attribute
 """
 
 import contextlib
+import errno
 import fcntl
 import socket
 import struct
@@ -22,13 +23,18 @@ RTMSG = struct.Struct(
 RTATTR = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 
+NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+
 NLM_F_REQUEST = 1
 NLM_F_DUMP = 0x300
 NLMSG_DONE = 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTA_DST, RTA_OIF, RTA_PREFSRC = 1, 4, 7
+RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA = 1, 4, 5, 7, 18
+NDA_DST, NDA_LLADDR, NDA_MASTER = 1, 2, 9
+AF_BRIDGE = 7
 RTN_LOCAL = 2
 SIOCGIFMTU = 0x8921
 ANSWER_SIZE = 65_536
@@ -106,16 +112,58 @@ class Sources:
         return next((route for kind, route in messages(answer) if kind == RTM_NEWROUTE), b"")
 
 
-def dump(question: int) -> Iterator[bytes]:
-    """What one recv gave, again and again: the whole answer to RTM_GETLINK or RTM_GETADDR."""
+def next_hop(host: str, scope: int = 0) -> tuple[int, str]:
+    """The link by which a datagram to `host` leaves, and whom it is handed to there. Raises OSError without a route."""
+    with _asked(RTM_GETROUTE, NLM_F_REQUEST, _route_question(host, scope)) as netlink:
+        answer = netlink.recv(ANSWER_SIZE)
+    for kind, route in messages(answer):
+        if kind == RTM_NEWROUTE:
+            found = attributes(route[RTMSG.size :])
+            gateway = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]
+            return read_u32(found.get(RTA_OIF)), _host_of(gateway) if gateway else host
+    raise OSError(errno.EHOSTUNREACH, f"no route to {host}")
+
+
+def neighbour(link: int, host: str) -> bytes:
+    """The MAC of a neighbour on a link, as last heard; b"" when it is not known."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    wanted = socket.inet_pton(family, host)
+    for entry, found in _neighbours(family):
+        if entry[1] == link and found.get(NDA_DST) == wanted:
+            return found.get(NDA_LLADDR, b"")
+    return b""
+
+
+def station_port(bridge: str, mac: bytes) -> str:
+    """The port behind which a bridge has learned a station; "" when it has not."""
+    index = socket.if_nametoindex(bridge)
+    for entry, found in _neighbours(AF_BRIDGE):
+        if found.get(NDA_LLADDR) == mac and read_u32(found.get(NDA_MASTER)) == index:
+            return socket.if_indextoname(entry[1])
+    return ""
+
+
+def _neighbours(family: int) -> Iterator[tuple[tuple[int, ...], dict[int, bytes]]]:
+    for answer in dump(RTM_GETNEIGH, family):
+        for kind, body in messages(answer):
+            if kind == RTM_NEWNEIGH and len(body) >= NDMSG.size:
+                yield NDMSG.unpack_from(body), attributes(body[NDMSG.size :])
+
+
+def _host_of(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET6 if len(address) > 4 else socket.AF_INET, address)
+
+
+def dump(question: int, family: int = socket.AF_UNSPEC) -> Iterator[bytes]:
+    """What one recv gave, again and again: the whole answer to RTM_GETLINK, RTM_GETADDR or RTM_GETNEIGH."""
     with open_netlink() as netlink:
-        yield from dump_by(netlink, question)
+        yield from dump_by(netlink, question, family)
 
 
-def dump_by(netlink: socket.socket, question: int) -> Iterator[bytes]:
+def dump_by(netlink: socket.socket, question: int, family: int = socket.AF_UNSPEC) -> Iterator[bytes]:
     """The same by a socket of `open_netlink` that is open already, for who must not need a new descriptor."""
     _drop_rest(netlink)
-    body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    body = IFINFOMSG.pack(family, 0, 0, 0, 0)
     netlink.send(_request(question, NLM_F_REQUEST | NLM_F_DUMP, body))
     while True:
         answer = netlink.recv(ANSWER_SIZE)

@@ -75,6 +75,7 @@ SEND_ERRORS = {
     errno.EAFNOSUPPORT: DropReason.SEND_UNREACHABLE,
     errno.ENODEV: DropReason.SEND_UNREACHABLE,
     errno.ENXIO: DropReason.SEND_UNREACHABLE,
+    errno.ELOOP: DropReason.SEND_LOOP,
     errno.EMSGSIZE: DropReason.SEND_TOO_LONG,
     errno.ENOBUFS: DropReason.SEND_NO_BUFFER,
     errno.ENOMEM: DropReason.SEND_NO_BUFFER,
@@ -142,6 +143,7 @@ class LinuxUdp:
         """What the socket had no room for, as the kernel counted before the last burst that was received."""
         self._tells_local = _tell_local(bound)
         self._sources = Sources()
+        self._shut: frozenset[str] = frozenset()
         self._targets: dict[Address, _Target] = {}
         self._addresses: dict[tuple[tuple[Any, ...], bytes], Address] = {}
         self._names: dict[Address, bytes] = {}
@@ -310,6 +312,12 @@ class LinuxUdp:
         self._path_limits.clear()
         self.forget_addresses()
 
+    def shut_hosts(self, hosts: frozenset[str]) -> None:
+        """Send nothing to these: what leaves for them would come back by our own TAP."""
+        if hosts != self._shut:
+            self._shut = hosts
+            self.forget_addresses()
+
     def forget_addresses(self) -> None:
         """A link, address or route changed: ask again which address is preferred, and what a scope is called."""
         self._targets.clear()
@@ -375,6 +383,8 @@ class LinuxUdp:
 
     def _target_of(self, address: Address) -> _Target:
         """How to send to `address`. Raises OSError when it cannot be reached from here."""
+        if address.host in self._shut:
+            raise OSError(errno.ELOOP, "it would come back by the TAP")
         source = [self._packet_info(address.local)] if address.local and self._tells_local else []
         target = self._sockaddr_of(address), source
         if len(self._targets) >= ADDRESS_CACHE_SIZE:
@@ -402,7 +412,7 @@ class LinuxUdp:
         return True
 
     def _is_ours(self, address: Address) -> bool:
-        return self._sources.is_ours(address.local, _scope_of(address.host.partition("%")[2]))
+        return self._sources.is_ours(address.local, scope_of(address.host.partition("%")[2]))
 
     def _sockaddr_of(self, address: Address) -> tuple[Any, ...]:
         """What the socket calls `address`. Raises OSError when it cannot be reached from here."""
@@ -413,7 +423,7 @@ class LinuxUdp:
         )  # never a name: that would ask DNS
         sockaddr: tuple[Any, ...]
         if self._socket.family == socket.AF_INET6:
-            sockaddr = (host if is_ipv6 else f"::ffff:{host}", address.port, 0, _scope_of(zone))
+            sockaddr = (host if is_ipv6 else f"::ffff:{host}", address.port, 0, scope_of(zone))
         elif is_ipv6:
             raise OSError(errno.EAFNOSUPPORT, "this host has no IPv6")
         else:
@@ -542,7 +552,8 @@ def _supports(bound: socket.socket, level: int, option: int, value: int) -> bool
     return True
 
 
-def _scope_of(zone: str) -> int:
+def scope_of(zone: str) -> int:
+    """The index of a link by its name or number; 0 for none. Raises OSError when there is no such link."""
     if not zone or zone.isdecimal():
         return int(zone or 0)
     try:
@@ -562,7 +573,7 @@ def _link_limit(host: str) -> int:
     host, _, zone = host.partition("%")
     mtu = DEFAULT_MTU
     with contextlib.suppress(OSError):  # no route, or gone between two questions
-        link = route_link(host, _scope_of(zone))
+        link = route_link(host, scope_of(zone))
         if link is not None:
             mtu = link_mtu(link)
     return min(mtu - (IPV6_OVERHEAD if ":" in host else IPV4_OVERHEAD), MAX_BURST_LEN)

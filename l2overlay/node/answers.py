@@ -140,7 +140,7 @@ class Answers:
             linger=pump.linger,
             rehearsal_count=pump.rehearsal_count,
             log_lines_lost=node.journal.lines_lost,
-            troubles=(*node.keeper.troubles, *site.troubles, *node.filter.troubles),
+            troubles=(*node.keeper.troubles, *site.troubles, *node.way_troubles, *node.filter.troubles),
             loops=tuple(node.overlay.loops(node.clock())),
             storms=tuple(node.overlay.storms(node.clock())),
             filter=node.filter.status(),

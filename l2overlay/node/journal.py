@@ -17,6 +17,7 @@ import trio
 from l2overlay.addresses import Address, PeerKey, format_key, format_mac
 from l2overlay.controlplane.events import (
     Cause,
+    DatagramReturned,
     Event,
     FrameRefused,
     HandshakeRefused,
@@ -220,6 +221,7 @@ _KINDS: dict[type, str] = {
     StormEnded: "storm_ended",
     LoopFound: "loop_found",
     LoopHealed: "loop_healed",
+    DatagramReturned: "datagram_returned",
 }
 
 _REFUSALS: dict[DropReason, str] = {
@@ -257,6 +259,8 @@ def _storm(event: StormStarted | StormEnded, where: Callable[[PeerKey | None], s
         return f"{begin} is more than may be flooded; the rest is dropped"
     return f"{begin} is over after {event.seconds:.1f} s; {event.dropped} frames were dropped"
 
+
+_RETURNED = "loop: a datagram of this node came back by its own TAP and was dropped: a route to a peer leads into the bridge"
 
 _TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
     PeerUp: lambda e, where: f"peer {where(e.peer)} is up at {e.address}",
@@ -297,4 +301,5 @@ _TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
         if e.peer is None
         else f"loop healed: the second path to the LAN of {where(e.peer)} is gone after {e.seconds:.1f} s"
     ),
+    DatagramReturned: lambda _e, _where: _RETURNED,
 }

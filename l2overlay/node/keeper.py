@@ -43,7 +43,8 @@ class Watch(Protocol):
 
 
 class Keeper:
-    """Keeps one site. `underlay_changed` gets the links that changed (empty for one that is not known)."""
+    """Keeps one site. `underlay_changed` gets the links that changed (empty for one that is not known), when all is together
+    that belongs together; `routes_changed` is called at once."""
 
     def __init__(
         self,
@@ -52,12 +53,14 @@ class Keeper:
         pump: Pump,
         journal: Journal,
         underlay_changed: Callable[[frozenset[str]], None],
+        routes_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._site = site
         self._watch = watch
         self._pump = pump
         self._journal = journal
         self._underlay_changed = underlay_changed
+        self._routes_changed = routes_changed
         self._lock = trio.Lock()
         self._wanted = trio.Event()
         self._links: set[str] = set()
@@ -97,11 +100,12 @@ class Keeper:
             for change in self._watch.receive_changes():
                 if change.link in ours:
                     self._note_own(change)
-                elif change.kind is ChangeKind.LOST:
+                if change.kind is ChangeKind.LOST:
                     self._wanted.set()
                     self.want_underlay("")
                 elif change.kind is not ChangeKind.MASTER_CHANGED:
-                    self.want_underlay(change.link)
+                    self.want_underlay(change.link)  # of the bridge, too: a route may lead into it
+            self._routes_changed()
 
     def _note_own(self, change: LinkChange) -> None:
         if change.kind is ChangeKind.LINK_GONE and change.link == self._site.spec.tap:

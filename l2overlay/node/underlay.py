@@ -38,18 +38,20 @@ class Paths:
     """The paths to our peers as they were when last looked at."""
 
     def __init__(self, look: Callable[[Address], Path] = path_to) -> None:
-        self._look = look
+        self.look = look
+        """The path that the kernel would choose now."""
         self._known: dict[str, Path] = {}
 
-    def learn(self, address: Address) -> None:
+    def learn(self, address: Address) -> Path:
         """A peer is, or may be, at this address."""
-        self._known[address.host] = self._look(address)
+        path = self._known[address.host] = self.look(address)
+        return path
 
     def changed(self, addresses: Iterable[Address], links: frozenset[str]) -> bool:
         """Whether one of the paths is another now, or goes over one of `links`, of which there was news; "" is any link.
 
         Of many addresses the first are looked at."""
-        before, found = self._known, {a.host: self._look(a) for a in itertools.islice(addresses, LOOKED_AT)}
+        before, found = self._known, {a.host: self.look(a) for a in itertools.islice(addresses, LOOKED_AT)}
         self._known = found
         used = {path.link for path in (*before.values(), *found.values())}
         moved = any(before.get(host, path) != path for host, path in found.items())

@@ -416,7 +416,7 @@ CASES: dict[str, tuple[tuple[Break, ...], str, str, str, bool]] = {
         True,
     ),
     "a tunnel into itself": (
-        (with_view(routes=(RouteView("192.0.2.2", "br-lan", 1500),)),),
+        (with_view(routes=(RouteView("192.0.2.2", "br-lan", 1500, "52:54:00:aa:00:02"),)),),
         "tunnelled-tunnel",
         "datagrams to beta would leave by br-lan",
         "",
@@ -538,6 +538,13 @@ HARMLESS: dict[str, tuple[Break, ...]] = {
         with_view(routes=(RouteView("192.0.2.2", "br-lan", 1500),)),
         with_link("eth0", master="br-lan", addresses=()),
     ),
+    "the own underlay through a bond in the bridge whose next hop was heard there": (
+        with_view(
+            routes=(RouteView("192.0.2.2", "br-lan", 1500, "52:54:00:aa:00:09"),),
+            stations=(StationView("52:54:00:aa:00:09", "eth0"),),
+        ),
+        with_link("eth0", master="br-lan", addresses=(), kind="bond"),
+    ),
 }
 
 
@@ -565,6 +572,23 @@ def test_a_peer_is_not_blamed_for_the_firewall_of_this_host() -> None:
         )
         assert (firewall.cause, peer.cause) == ("underlay-firewall", "peer-down")
         assert "this host's own firewall drops the node's datagrams" in peer.advice
+
+
+def test_a_peer_that_is_down_behind_the_only_nic_in_the_bridge_is_no_tunnel_into_itself() -> None:
+    view = broken(
+        with_view(routes=(RouteView("192.0.2.2", "br-lan", 1500, "52:54:00:aa:00:09"),)),
+        with_link("eth0", master="br-lan", addresses=(), kind="veth"),
+        with_segment(peers=(replace(PEER, up=False, reason="no answer"),)),
+    )
+    assert [finding.cause for finding in diagnose(view)] == ["peer-down"]
+
+
+def test_a_way_into_a_bridge_without_another_port_is_a_tunnel_into_itself_whoever_was_heard() -> None:
+    view = broken(
+        with_view(routes=(RouteView("192.0.2.2", "br-lan", 1500),)),
+        lambda view: replace(view, links=tuple(link for link in view.links if link.name != "vm1")),
+    )
+    assert [finding.cause for finding in diagnose(view)] == ["tunnelled-tunnel"]
 
 
 def test_a_loss_calls_for_a_second_look() -> None:

@@ -498,6 +498,21 @@ def test_the_socket_buffers_are_raised_beyond_the_sysctl(hosts: Hosts) -> None:
     assert udp.buffer_sizes == (RECEIVE_BUFFER_SIZE, SEND_BUFFER_SIZE, True)
 
 
+@pytest.mark.parametrize("count", [1, BATCH_FROM])
+def test_nothing_is_sent_to_a_host_that_is_shut_until_it_is_open_again(hosts: Hosts, count: int) -> None:
+    sender, receiver = hosts.open(hosts.a), hosts.open(hosts.b)
+    sent = numbered(count, 100)
+    to = Address(PEER4, receiver.port)
+    assert sender.send_bursts(singles([to], sent)) == (count, {})
+    assert len(receive(receiver, count)) == count
+    sender.shut_hosts(frozenset({PEER4}))
+    assert sender.send_bursts(singles([to], sent)) == (count, {DropReason.SEND_LOOP: count})
+    assert sender.send_bursts([Burst(to, 100, list(sent))]) == (1, {DropReason.SEND_LOOP: count})
+    sender.shut_hosts(frozenset())
+    assert sender.send_bursts(singles([to], sent)) == (count, {})
+    assert len(receive(receiver, count)) == count
+
+
 def test_a_port_in_use_is_refused_with_the_command_that_names_its_holder(hosts: Hosts) -> None:
     udp = hosts.open(hosts.a)
     with inside(hosts.a), pytest.raises(HostSetupError, match=f"ss -ulpn sport = :{udp.port}"):

@@ -108,6 +108,9 @@ class FakeUdp:
     def forget_addresses(self) -> None:
         pass
 
+    def shut_hosts(self, hosts: frozenset[str]) -> None:
+        pass
+
     def fileno(self) -> int:
         return self._socket.fileno()
 
