@@ -21,7 +21,7 @@ from typing import Any
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, IPv6
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import ARP, Ether
 from stations import Ear, eventually, frame, heard_by, peer_of, speak, status
 
 from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
@@ -172,18 +172,22 @@ def test_a_stolen_address_stays_with_its_station(lab: MakeLab) -> None:
         found = re.search(r"lladdr (\S+)", g3.run(["ip", "neigh", "show", g2.ipv4]).stdout)
         return found[1] if found else ""
 
+    def claim() -> None:
+        """Gratuitous ARP (RFC 5227, section 3), as a host says it whose address is new."""
+        ether = Ether(src=g1.mac, dst=BROADCAST)
+        speak(g1, *[bytes(ether / ARP(op=1, hwsrc=g1.mac, psrc=g2.ipv4, pdst=g2.ipv4))] * 3)
+
     assert believed() == g2.mac
-    g1.run(["ip", "addr", "add", f"{g2.ipv4}/24", "dev", "eth0"])
-    g1.run(["arping", "-c", "3", "-U", "-i", "eth0", "-S", g2.ipv4, g2.ipv4], check=False)
+    claim()
+    eventually(lambda: net.drops(1, "spoofed_address") >= 3, 2.0)
     assert believed() == g2.mac
-    assert net.drops(1, "spoofed_address") >= 3
     assert (
         f"station {g1.mac} at this host claims an address that is not its own ({g2.ipv4})"
         in net.events(1, "refused")[0]
     )
     assert net.lab.ping(g3, g2.ipv4, count=5).lost == 0
     net.reload("")
-    g1.run(["arping", "-c", "3", "-U", "-i", "eth0", "-S", g2.ipv4, g2.ipv4], check=False)
+    claim()
     eventually(lambda: believed() == g1.mac, 2.0)
 
 
