@@ -6,8 +6,8 @@ one: `take` ends with whatever is there. "Datagram" below is one where trains ha
 
 - A small frame is one record. Many share a datagram.
 - A super-frame is cut into slices that fill each datagram to the byte, or to the unit where units must stay whole.
-- Any other frame too large for a datagram of its own travels as fragments, packed in the same way: what the guest sent as
-  one arrives as one. That holds for a lone TCP segment too, which may be signed or counted (`offload`).
+- A lone TCP segment too large for a datagram is cut as a super-frame of one unit: the receiver joins it again (`offload`).
+- Any other frame too large for a datagram of its own travels as fragments, packed in the same way. So does a signed segment.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, PARTIAL_VIRTIO, PL
 from l2overlay.dataplane.offload import (
     NEEDS_CHECKSUM,
     Template,
+    as_super_frame,
     is_signed,
     is_super_frame,
     make_template,
@@ -149,7 +150,11 @@ class Outbox:
         if not frame[0] & NEEDS_CHECKSUM:
             self._add_body(0, frame[VIRTIO_LEN:])
         elif _is_partial(TapFrame(PARTIAL_VIRTIO + frame[VIRTIO_LEN - CHECKSUM_LEN :])):
-            self._add_body(_PARTIAL, frame[VIRTIO_LEN - CHECKSUM_LEN :])
+            alone = None if len(frame) <= self.capacity else as_super_frame(frame)
+            if alone is not None:
+                self._add_super_frame(alone)
+            else:
+                self._add_body(_PARTIAL, frame[VIRTIO_LEN - CHECKSUM_LEN :])
         else:
             # The receiver would refuse it, and with it all that shares its datagram.
             raise FrameError("the checksum lies outside the frame")
