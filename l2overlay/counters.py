@@ -15,6 +15,7 @@ class DropReason(StrEnum):
     RUNT_FRAME = "runt_frame"  # shorter than an Ethernet header
     GIANT_FRAME = "giant_frame"  # longer than the segment's MTU allows
     BAD_OFFLOAD_HEADER = "bad_offload_header"  # virtio header and frame contradict each other
+    TINY_SEGMENTS = "tiny_segments"  # a super-frame of more than 128 segments, each with under 48 bytes
     RESERVED_ADDRESS = "reserved_address"  # 01:80:c2:00:00:01..0f, never forwarded (802.1Q, table 8-1)
     GROUP_SOURCE = "group_source"  # source address is a group or zero
     LOCAL_DESTINATION = (
@@ -88,7 +89,10 @@ class DropReason(StrEnum):
 
 @dataclass(slots=True)
 class Counters:
-    """What one node, or one peer of it, has carried: inner frames and their bytes, outer datagrams."""
+    """What one node, or one peer of it, has carried: inner frames and their bytes, outer datagrams.
+
+    A frame is what the TAP gives or takes at once, so a super-frame is one; a copy to each peer counts at that peer.
+    """
 
     rx_frames: int = 0
     rx_bytes: int = 0

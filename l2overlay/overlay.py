@@ -318,10 +318,10 @@ class Overlay:
         refused = peer.outbox.add_all(frames)
         counters.tx_frames += len(frames)
         counters.tx_bytes += _bytes_in(frames)
-        if refused:
-            counters.drop(DropReason.BAD_OFFLOAD_HEADER, len(refused))
-            counters.tx_frames -= len(refused)
-            counters.tx_bytes -= _bytes_in(refused)
+        for frame, reason in refused:
+            counters.drop(reason)
+            counters.tx_frames -= 1
+            counters.tx_bytes -= len(frame) - VIRTIO_LEN
 
     def _is_giant(self, head: bytes) -> bool:
         """Of a frame longer than the segment's MTU allows: unless it is to be cut into segments that are not."""

@@ -13,6 +13,7 @@ from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, PARTIAL_VIRTIO, PLAIN_VIRTIO
 from l2overlay.dataplane.offload import (
     Template,
+    TinySegmentsError,
     parse_template_untrusted,
     run_header,
 )
@@ -145,6 +146,8 @@ class Inbox:
                 self._unpack_untrusted(plaintext, received, now)
             except DatagramError:
                 self._counters.drop(DropReason.BAD_RECORD)
+            except TinySegmentsError:
+                self._counters.drop(DropReason.TINY_SEGMENTS)
             except FrameError:
                 self._counters.drop(DropReason.BAD_SLICE)
         if self._run is not None:

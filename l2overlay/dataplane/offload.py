@@ -46,8 +46,20 @@ _ONLY_TIMESTAMPS = b"\x01\x01\x08\x0a"  # and eight bytes more
 
 MAX_IP_LEN = 65_535
 
+MIN_GSO_SIZE = 48
+"""Linux sends no smaller full TCP segment (`tcp_min_snd_mss`), so that a peer cannot make it send thousands for one read."""
+MAX_TINY_UNITS = 128
+"""Units smaller than that in one super-frame. Linux merges keystrokes that it reads together (GRO, 64 a poll), and takes at
+most 128 datagrams from one send (`UDP_MAX_SEGMENTS`). More would turn 64 KiB into up to 65 000 frames."""
+MAX_HEADER_LEN = 256
+"""What `count_segments` believes: IPv6 with extension headers, and TCP with options, have less."""
+
 _U16 = Struct("!H")
 _U32 = Struct("!I")
+
+
+class TinySegmentsError(FrameError):
+    """A super-frame of more tiny segments than any kernel makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,24 @@ def segment_len(frame: bytes) -> int:
     data_offset_at = VIRTIO_LEN + csum_start + 12
     tcp_len = (int.from_bytes(frame[data_offset_at : data_offset_at + 1], "big") >> 4) * 4
     return csum_start + tcp_len + gso_size
+
+
+def count_segments(head: bytes, size: int) -> tuple[int, int]:
+    """How many frames a super-frame of `size` bytes becomes, and how many bytes those have. Looks at its headers only.
+
+    Never raises. A header that lies hides at most `MAX_HEADER_LEN` bytes of payload.
+    """
+    gso_size = VIRTIO.unpack_from(head)[3]
+    if not gso_size:
+        return 1, size
+    header_len = min(segment_len(head) - gso_size, MAX_HEADER_LEN, size)
+    count = -(-(size - header_len) // gso_size) or 1
+    return count, size + (count - 1) * header_len
+
+
+def is_tiny(gso_size: int, count: int) -> bool:
+    """Whether a super-frame is cut into more small segments than any kernel makes."""
+    return gso_size < MIN_GSO_SIZE and count > MAX_TINY_UNITS
 
 
 def make_template(frame: TapFrame, frame_id: int) -> tuple[bytes, Template]:
@@ -156,6 +186,8 @@ def parse_template_untrusted(template: bytes) -> Template:
         kind = gso_type & ~GSO_ECN
         if reserved or len(header) != header_len or not gso_size or not total:
             raise FrameError("template lengths contradict each other")
+        if gso_size < MIN_GSO_SIZE and total > gso_size * MAX_TINY_UNITS:  # `is_tiny`, without the call
+            raise TinySegmentsError(f"more than {MAX_TINY_UNITS} segments of {gso_size} bytes in one frame")
         ip_start, is_ipv4 = _find_ip(header)
         protocol = _check_ip(header, ip_start, csum_start, is_ipv4=is_ipv4)
         _check_ip_len(header, ip_start, total, is_ipv4=is_ipv4)

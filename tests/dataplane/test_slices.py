@@ -97,7 +97,7 @@ def merged(ranges: list[Range]) -> list[Range]:
 
 @given(super_frames(kinds=("tcp4", "tcp6")), path_sizes, ways())
 @example(super_frame("tcp4", 64_000, flags=ACK | PSH | FIN | CWR), 1200, (0.3, 1.0, 5))
-@example(super_frame("tcp6", 64_000, 1, ip_extra=3, tcp_options=40), 1200, (0.0, 0.0, 0))
+@example(super_frame("tcp6", 64_000, 48, ip_extra=3, tcp_options=40), 1200, (0.0, 0.0, 0))
 def test_tcp_bytes_delivered_are_exactly_those_that_arrived(
     whole: SuperFrame, path_size: int, way: tuple[float, float, int]
 ) -> None:
