@@ -266,9 +266,7 @@ class Overlay:
 
     def _flood(self, frames: list[TapFrame], used: dict[Peer, None], now: float) -> None:
         if not self._up or self._protection.loop.ring is not None:
-            blocked = DropReason.LOOP_BLOCKED in self._protection.closed.values() or self._up
-            reason = DropReason.LOOP_BLOCKED if blocked else DropReason.NO_PEER
-            self._local.counters.drop(reason, len(frames))
+            self._local.counters.drop(self._why_no_flood(), len(frames))
             return
         if self._protection.storm is not None:
             frames = self._below_limit(self._protection.storm, frames, now)
@@ -284,6 +282,14 @@ class Overlay:
                 peer.outbox.add_record(record)
                 peer.counters.tx_frames += 1
                 peer.counters.tx_bytes += size
+
+    def _why_no_flood(self) -> DropReason:
+        """Of a node that floods to nobody."""
+        closed = self._protection.closed
+        if self._up or DropReason.LOOP_BLOCKED in closed.values():
+            return DropReason.LOOP_BLOCKED
+        is_kept_apart = any(peer.up for peer in self._members if Port(peer.key) in closed)
+        return DropReason.ISOLATED if is_kept_apart else DropReason.NO_PEER
 
     def _below_limit(self, storm: StormControl, frames: list[TapFrame], now: float) -> list[TapFrame]:
         passing = []

@@ -99,14 +99,16 @@ class Protection:
         self._isolated = isolated_peers(config, self._own)
         old_guards, self.guards = self.guards, guards(protect, self._own)
         if self.guards is not None and old_guards is not None:
-            self.guards.inherit(old_guards)
+            self.guards.inherit(old_guards, now)
         if (protect and protect.storm) != (old and old.storm):
             self.storm = (
                 StormControl(protect.storm) if protect is not None and protect.storm is not None else None
             )
-        if self.storm is not None:
-            for gone in old_ports - {peer.public_key for peer in config.peers}:
+        for gone in old_ports - {peer.public_key for peer in config.peers}:
+            if self.storm is not None:
                 self.storm.forget(Port(gone))
+            if self.guards is not None:
+                self.guards.forget(Port(gone))
         self.loop.enabled = protect is not None and protect.loop_guard
         self.loop.set_peers(peer.public_key for peer in config.peers if peer.public_key != self._own)
 

@@ -86,10 +86,17 @@ class Guards:
         self.refusals: list[Refusal] = []
         """The caller empties it."""
 
-    def inherit(self, old: "Guards") -> None:
+    def inherit(self, old: "Guards", now: float) -> None:
         """Take over what was learned under an earlier configuration."""
         if self.bindings is not None and old.bindings is not None:
             self.bindings.inherit(old.bindings)
+            if self._dhcp != old._dhcp:
+                self.bindings.end_leases(now)
+
+    def forget(self, port: Port) -> None:
+        """The port is no more."""
+        if self.bindings is not None:
+            self.bindings.forget(port)
 
     def from_tap(self, frames: Sequence[TapFrame], now: float) -> list[TapFrame]:
         """Those that may pass."""

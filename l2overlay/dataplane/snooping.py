@@ -74,6 +74,17 @@ class Bindings:
             if address not in self._owners and binding.mac not in self._bound:
                 self._bind(address, binding)
 
+    def forget(self, port: Port) -> None:
+        """The port is no more: what was claimed or leased there is free."""
+        for address in self._by_port.pop(port, {}):
+            del self._learned[address]
+
+    def end_leases(self, now: float) -> None:
+        """Other servers are trusted now: a lease of those before them holds no longer than a claim."""
+        for binding in self._learned.values():
+            if binding.leased:
+                binding.leased, binding.expiry = False, min(binding.expiry, now + BINDING_TIME)
+
     def _bind(self, address: bytes, binding: Binding) -> None:
         old = self._learned.pop(address, None)
         if old is not None:

@@ -5,6 +5,7 @@ The flow runs before the reload, so the station is in the FDB and its addresses 
 
 from dataclasses import fields, replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +21,15 @@ from l2overlay.config import (
     StormConfig,
     StormLimit,
 )
+from l2overlay.config_model import PeerTable, ProtectTable
+from l2overlay.dataplane.fdb import LOCAL
+from l2overlay.dataplane.snooping import BINDING_TIME
+from l2overlay.keys import public_key
 
 from .insider import INSIDER_KEY, NODE_KEY, Meeting
 from .test_inbox import frame_record
 
+ROOT = Path(__file__).parents[2]
 HERE, THERE = MacAddress(bytes.fromhex("52540000bb01")), MacAddress(bytes.fromhex("52540000bb02"))
 UNICAST = HERE + THERE + b"\x08\x00" + b"a frame".ljust(46)
 ARP = (
@@ -47,7 +53,11 @@ ADVERTISEMENT = (
     + bytes.fromhex("fe80") + bytes(13) + b"\x02" + bytes.fromhex("ff02") + bytes(13) + b"\x01"
     + bytes.fromhex("8600 0000 40 00 0708") + bytes(8)
 )  # fmt: skip
-NOBODY = Party()
+ACK = (
+    DHCP[:42] + b"\x02\x01\x06" + DHCP[45:58] + b"\x0a\0\0\x07" + DHCP[62:70] + THERE + DHCP[76:278]
+    + bytes.fromhex("63825363 350105 3304 00015180 ff")
+)  # fmt: skip
+NOBODY, INSIDERS = Party(), Party(peers=frozenset([INSIDER_KEY]))
 TIGHT = StormConfig(broadcast=StormLimit(1, 1500, 0.001))
 
 
@@ -72,27 +82,46 @@ CASES: list[tuple[str, dict[str, Any], bytes, str]] = [
         ARP,
         "spoofed_address",
     ),
+    ("arp_spoof_guard", {"arp_spoof_guard": True}, ARP[:27] + b"\x77" + ARP[28:], "spoofed_address"),
     ("storm", {"storm": TIGHT}, BROADCAST, "storm_broadcast"),
     ("isolation", {"isolation": Party(peers=frozenset([NODE_KEY, INSIDER_KEY]))}, UNICAST, "isolated"),
 ]
 
 
+SIMULATED = "tests/sim/test_reload.py::"
 OTHERS = {
     "macs": "test_station_that_a_reload_puts_elsewhere_is_refused_and_found_there_at_once",
     "max_macs": "test_port_whose_max_macs_a_reload_lowers_keeps_those_that_were_heard_last",
-    "locked": "test_station_that_is_known_when_a_reload_locks_its_port_cannot_move",
-    "loop_guard": "tests/sim/test_loops.py",
-    "arp_spoof_guard": "with bindings",
-    "endpoint": "tests/sim/test_reload.py",
-    "persistent_keepalive": "no frame depends on it",
-    "name": "no frame depends on it",
-    "public_key": "tests/sim/test_reload.py",
+    "loop_guard": "tests/sim/test_loops.py::"
+    "test_turning_the_guard_off_opens_the_link_and_turning_it_on_closes_it_again",
+    "endpoint": SIMULATED
+    + "test_a_live_peer_is_asked_at_its_new_endpoint_at_once_and_traffic_moves_when_it_answers",
+    "persistent_keepalive": SIMULATED
+    + "test_keepalives_that_are_switched_on_begin_and_those_switched_off_end",
+    "name": "test_name_that_a_reload_changes_is_told_at_once_and_costs_no_frame",
+    "public_key": "test_frames_under_a_key_that_a_reload_takes_away_are_refused_at_once",
 }
+"""Keys that `CASES` does not have, and the test that shows them."""
+FIELDS = {
+    "bpdu": "bpdu_passes",
+    "lldp": "reserved_passes",
+    "reserved": "reserved_passes",
+    "storm_control": "storm",
+}
+"""Keys of the file that are another field of the configuration."""
 
 
 def test_every_key_of_a_peer_and_of_protect_is_tried() -> None:
-    keys = {field.name for kind in (PeerConfig, ProtectConfig) for field in fields(kind)}
-    assert keys - {case[0] for case in CASES} - OTHERS.keys() == set()
+    keys = PeerTable.model_fields.keys() | ProtectTable.model_fields.keys()
+    tried = {case[0] for case in CASES} | OTHERS.keys()
+    assert {FIELDS.get(key, key) for key in keys} == tried
+
+
+@pytest.mark.parametrize("where", OTHERS.values(), ids=OTHERS.keys())
+def test_test_that_shows_a_key_is_there(where: str) -> None:
+    file, _, name = where.rpartition("::")
+    text = (ROOT / file if file else Path(__file__)).read_text()
+    assert f"def {name}(" in text
 
 
 def base() -> Config:
@@ -107,6 +136,13 @@ def send(meeting: Meeting, frame: bytes) -> bool:
 
 def from_tap(meeting: Meeting, frame: bytes) -> None:
     meeting.read_from_tap(bytes(10) + frame)
+
+
+def leaves(meeting: Meeting, frame: bytes) -> bool:
+    """Whether a frame of the TAP is sent."""
+    before = meeting.counters().tx_frames
+    from_tap(meeting, frame)
+    return meeting.counters().tx_frames > before
 
 
 @pytest.mark.parametrize(
@@ -131,6 +167,88 @@ def test_refusal_that_comes_by_reload_holds_for_the_next_frame_and_its_end_too(
     assert meeting.drops() == {reason: passed.count(False)}
     meeting.node.reconfigure(base(), meeting.now)
     assert send(meeting, frame)
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "frame", "reason"),
+    [case for case in CASES if case[0] in {field.name for field in fields(ProtectConfig)}],
+)
+def test_refusal_that_comes_by_reload_holds_on_the_way_out_of_the_tap_too(
+    key: str, changes: dict[str, Any], frame: bytes, reason: str
+) -> None:
+    meeting = Meeting()
+    if key == "bindings":
+        changes = changes | {"bindings": {THERE: changes["bindings"][HERE]}}
+    frame = frame.replace(HERE, bytes(6)).replace(THERE, HERE).replace(bytes(6), THERE, 1)
+    meeting.node.reconfigure(base(), meeting.now)
+    assert send(meeting, UNICAST)
+    assert [leaves(meeting, frame) for _ in range(30)] == [True] * 30
+    meeting.node.reconfigure(config(protect=changes), meeting.now)
+    passed = [leaves(meeting, frame) for _ in range(30)]
+    assert not (passed[-1] if key == "storm" else any(passed))
+    assert meeting.drops() == {reason: passed.count(False)}
+    meeting.node.reconfigure(base(), meeting.now)
+    assert leaves(meeting, frame)
+
+
+def test_name_that_a_reload_changes_is_told_at_once_and_costs_no_frame() -> None:
+    meeting = Meeting()
+    assert send(meeting, UNICAST)
+    meeting.node.reconfigure(config(peer={"name": "renamed"}), meeting.now)
+    assert meeting.node.peers(meeting.now)[0].name == "renamed"
+    assert send(meeting, UNICAST)
+    assert leaves(meeting, THERE + HERE + UNICAST[12:])
+    assert meeting.drops() == {}
+
+
+def test_frames_under_a_key_that_a_reload_takes_away_are_refused_at_once() -> None:
+    meeting = Meeting()
+    assert send(meeting, UNICAST)
+    meeting.node.reconfigure(config(peer={"public_key": public_key(b"\x09" * 32)}), meeting.now)
+    assert not send(meeting, UNICAST)
+    assert not leaves(meeting, THERE + HERE + UNICAST[12:])
+    assert meeting.drops() == {"unknown_session": 1, "no_peer": 1}
+
+
+GUARDED = {"arp_spoof_guard": True}
+OTHER_ARP = THERE + HERE + ARP[12:22] + HERE + ARP[28:]
+"""Another station claims the same address."""
+
+
+def test_address_that_was_claimed_is_free_for_the_station_to_which_a_reload_gives_it() -> None:
+    meeting = Meeting()
+    meeting.node.reconfigure(config(protect=GUARDED), meeting.now)
+    assert send(meeting, ARP)
+    assert not leaves(meeting, OTHER_ARP)
+    bound = GUARDED | {"bindings": {HERE: (ip_address("10.0.0.7"),)}}
+    meeting.node.reconfigure(config(protect=bound), meeting.now)
+    assert not send(meeting, ARP)
+    assert leaves(meeting, OTHER_ARP)
+    assert meeting.drops() == {"spoofed_address": 2}
+
+
+def test_address_that_was_claimed_behind_a_peer_is_free_when_a_reload_removes_the_peer() -> None:
+    meeting = Meeting()
+    meeting.node.reconfigure(config(protect=GUARDED), meeting.now)
+    assert send(meeting, ARP)
+    without = config(protect=GUARDED)
+    meeting.node.reconfigure(replace(without, peers=without.peers[:1]), meeting.now)
+    assert not leaves(meeting, OTHER_ARP)
+    assert meeting.drops() == {"no_peer": 1}
+
+
+def test_lease_of_a_server_that_a_reload_no_longer_trusts_holds_no_longer_than_a_claim() -> None:
+    meeting = Meeting()
+    meeting.node.reconfigure(config(protect=GUARDED | {"dhcp_servers": INSIDERS}), meeting.now)
+    assert send(meeting, ACK)
+    assert not leaves(meeting, OTHER_ARP)
+    meeting.node.reconfigure(config(protect=GUARDED | {"dhcp_servers": NOBODY}), meeting.now)
+    assert not leaves(meeting, OTHER_ARP)
+    guard = meeting.node._protection.guards
+    assert guard is not None
+    assert guard.bindings is not None
+    assert not guard.bindings.allows(OTHER_ARP[28:32], HERE, LOCAL, meeting.now + BINDING_TIME - 1)
+    assert guard.bindings.allows(OTHER_ARP[28:32], HERE, LOCAL, meeting.now + BINDING_TIME)
 
 
 @pytest.mark.parametrize("tag", [b"", b"\x81\x00\x00\x05"])
