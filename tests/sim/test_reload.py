@@ -182,7 +182,7 @@ def test_a_live_peer_is_asked_at_its_new_endpoint_at_once_and_traffic_moves_when
     sim.run(1.0)
     old, new = b.address, Address("198.51.100.77", 7471)
     sim.also_at(b, new)
-    a.reconfigure(with_peer(sim.config, b, endpoint=Endpoint(*new)))
+    a.reconfigure(with_peer(sim.config, b, endpoint=Endpoint(new.host, new.port)))
     a.resolve()
     sim.run(2 * delay + 0.05)
     assert a.status(b).endpoint == new
@@ -214,7 +214,7 @@ def test_a_new_endpoint_is_asked_again_when_the_question_was_lost() -> None:
     new = Address("198.51.100.77", 7471)
     sim.also_at(b, new)
     sim.cut(a, b)
-    a.reconfigure(with_peer(sim.config, b, endpoint=Endpoint(*new)))
+    a.reconfigure(with_peer(sim.config, b, endpoint=Endpoint(new.host, new.port)))
     a.resolve()
     sim.run(0.3)
     sim.heal()
