@@ -77,6 +77,7 @@ class DropReason(StrEnum):
 
     # at the system's door
     RECEIVE_OVERFLOW = "receive_overflow"  # the UDP socket had no room for a datagram: we read too slowly
+    TAP_OVERFLOW = "tap_overflow"  # the queue of the TAP was full, says the kernel: we read too slowly
     TAP_REFUSED = "tap_refused"  # the kernel refused a write (TAP down, or a frame it cannot take)
     TAP_FULL = "tap_full"
     SEND_REFUSED = "send_refused"  # EPERM: a local firewall

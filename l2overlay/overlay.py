@@ -549,6 +549,10 @@ class Overlay:
         for peer in self._up.values():
             peer.reception.overflowed()
 
+    def tap_overflowed(self, count: int) -> None:
+        """The queue of the TAP had no room for `count` frames, which therefore never came to `receive_frames`."""
+        self._local.counters.drop(DropReason.TAP_OVERFLOW, count)
+
     # -- what comes out ----------------------------------------------------------------------------------------
 
     def bursts_to_send(self) -> list[Burst]:

@@ -16,6 +16,7 @@ from l2overlay.cli.asking import (
     size,
 )
 from l2overlay.errors import ExitCode
+from l2overlay.observe.status import KERNEL_LOSSES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +107,10 @@ def _counter_lines(status: dict[str, Any], *, verbose: bool) -> list[str]:
     lines.append(
         "dropped    " + (", ".join(f"{count} {reason}" for reason, count in drops.items()) or "nothing")
     )
+    losses = status.get("kernel_losses", {})
+    for name, why in KERNEL_LOSSES.items():
+        if losses.get(name) or (verbose and name in losses):
+            lines.append(f"kernel     {losses[name]} {name} ({why})")
     return lines
 
 

@@ -7,6 +7,9 @@ from typing import Any
 from l2overlay.config_types import Config
 from l2overlay.doctor.view import NodeView, PeerView, SegmentView
 
+LOSSES = ("tap_overflow", "receive_overflow")
+"""Drop reasons that tell of a node that is too slow."""
+
 
 def segment_of_bridge(bridge: str, tap: str | None) -> SegmentView:
     """Nothing is known but names."""
@@ -38,6 +41,7 @@ def with_node(
         name=status["node"],
         troubles=tuple(status["degraded"]),
         stations={station["mac"]: station["peer"] for station in stations},
+        lost={name: status.get("drops", {}).get(name, 0) for name in LOSSES},
         refused=tuple((entry["text"], entry["stanza"]) for entry in status.get("refused", ())),
     )
     return replace(

@@ -11,6 +11,9 @@ BASE_DATAGRAM = 1200
 UDP_OVERHEAD = {4: 28, 6: 48}
 STRICT, LOOSE = "1", "2"
 
+DEFAULT_QUEUE, LONG_QUEUE = 2000, 4000
+"""Frames that wait in a TAP: what a node sets (`linux.host.TAP_QUEUE`), and what a host with memory to spare can afford."""
+
 
 def check_node(view: HostView) -> Iterator[Finding]:
     """Whether a node runs, and what it complains of."""
@@ -61,6 +64,30 @@ def check_refused(view: HostView) -> Iterator[Finding]:
             text=text,
             proof=("l2overlay status: refused",),
             advice=f"or paste into peers.toml:\n{stanza.rstrip()}" if stanza else "",
+        )
+
+
+def check_losses(view: HostView) -> Iterator[Finding]:
+    """Full queues before the node: they are seen only in the kernel's counters."""
+    node, tap = view.segment.node, view.segment.tap or "the TAP"
+    lost = node.lost if node is not None else {}
+    if count := lost.get("tap_overflow", 0):
+        yield Finding(
+            cause="tap-overflow",
+            severity=Severity.WARNING,
+            text=f"the queue of {tap} was full: {count} frames of this host's side were lost since the node started",
+            proof=(f"l2overlay status: {count} tap_overflow", f"ip -s link show {tap}: TX dropped"),
+            fix=(("ip", "link", "set", tap, "txqueuelen", str(LONG_QUEUE)),),
+            undo=(("ip", "link", "set", tap, "txqueuelen", str(DEFAULT_QUEUE)),),
+            advice="if that goes on, the node gets too little processor time: see CPUWeight= and nice in operations.md",
+        )
+    if count := lost.get("receive_overflow", 0):
+        yield Finding(
+            cause="receive-overflow",
+            severity=Severity.WARNING,
+            text=f"the node's UDP socket was full: {count} datagrams of peers were lost since it started",
+            proof=(f"l2overlay status: {count} receive_overflow",),
+            advice="the node gets too little processor time: see CPUWeight= and nice in operations.md",
         )
 
 

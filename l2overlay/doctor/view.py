@@ -80,6 +80,8 @@ class NodeView:
     troubles: tuple[str, ...] = ()
     stations: Mapping[str, str | None] = field(default_factory=dict)
     """By MAC the peer that it is behind; None: this host."""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """Frames and datagrams that the kernel dropped because the node did not take them, by drop reason."""
     refused: tuple[tuple[str, str], ...] = ()
     """Handshakes that came to nothing lately: in words, and the stanza to paste or nothing."""
 

@@ -24,6 +24,7 @@ SYSCTLS = ("disable_ipv6", "accept_ra", "addr_gen_mode")
 SYSCTL_VALUES = ("0", "1", "2", "3")
 MAX_MTU = 65_535
 MAX_INDEX = 1 << 31
+MAX_QUEUE = 1 << 20
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ABSENT = re.compile(r"[A-Za-z0-9:, ]{0,200}")
 
@@ -145,6 +146,22 @@ class SetMtu(Change):
     @property
     def inverse(self) -> Change | None:
         return None if self.was is None else SetMtu(self.link, self.was, None, index=self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class SetQueue(Change):
+    """Let so many frames wait in a link."""
+
+    frames: int
+    was: int | None
+
+    @property
+    def line(self) -> str:
+        return f"let {self.frames} frames wait in {self.link}"
+
+    @property
+    def inverse(self) -> Change | None:
+        return None if self.was is None else SetQueue(self.link, self.was, None, index=self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +351,7 @@ _UNDO_KINDS: dict[str, type[Change]] = {
         RemoveBridge,
         SetMac,
         SetMtu,
+        SetQueue,
         SetUp,
         SetMaster,
         SetSysctl,
@@ -376,6 +394,8 @@ def _is_of_ours(change: Change) -> bool:
             return _is_mac(mac)
         case SetMtu(mtu=mtu):
             return 68 <= mtu <= MAX_MTU
+        case SetQueue(frames=frames):
+            return 0 <= frames <= MAX_QUEUE
         case SetMaster(master=master):
             return not master or _is_link_name(master)
         case SetSysctl(path=path, value=value):

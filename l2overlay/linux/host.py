@@ -44,6 +44,7 @@ from l2overlay.linux.changes import (
     SetMac,
     SetMaster,
     SetMtu,
+    SetQueue,
     SetSysctl,
     SetUp,
     Undo,
@@ -60,6 +61,11 @@ ZERO_MAC = "00:00:00:00:00:00"
 IFF_UP = 0x1
 IFLA_TUN_TYPE_TAP = 2
 MDB_RTR_TYPE_PERM = 2
+TAP_QUEUE = 2000
+"""Frames that may wait in the TAP while the node has no processor; the kernel's default is 1000.
+
+Small frames, 21 000 to 58 000 a second, to a node that is stopped for 30 ms out of 60; lost were 30 to 46 % with 1000, 9 to
+22 % with 2000, 0 to 3 % with 4000. More costs memory that is charged to nobody: each may be a super-frame of 64 KiB."""
 ALREADY_GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
 
 Interface = IPv4Interface | IPv6Interface
@@ -104,6 +110,8 @@ class LinkState:
     persistent: bool
     """A TAP that stays without a process that holds it."""
     hears_all_multicast: bool
+    queue: int
+    """Frames that may wait in it (txqueuelen)."""
     stp: bool
     """Of a bridge."""
     vlan_filtering: bool
@@ -441,6 +449,8 @@ def _plan_tap(spec: HostSpec, state: HostState) -> list[Change]:
         changes.append(SetMac(spec.tap, mac, before.mac if before else None, index=index))
     if tap is None or tap.mtu != mtu:
         changes.append(SetMtu(spec.tap, mtu, before.mtu if before else None, index=index))
+    if tap is None or tap.queue < TAP_QUEUE:  # a longer one is somebody's wish
+        changes.append(SetQueue(spec.tap, TAP_QUEUE, before.queue if before else None, index=index))
     if state.has_ipv6 and state.sysctls.get(no_ipv6) != "1":
         was = state.sysctls.get(no_ipv6) if before else None
         changes.append(SetSysctl(spec.tap, no_ipv6, "1", was, index=index))
@@ -532,6 +542,7 @@ def _link_state(link: Any) -> LinkState:
         alias=link.get_attr("IFLA_IFALIAS") or "",
         is_tap=kind == "tun" and _attribute(data, "IFLA_TUN_TYPE", 0) == IFLA_TUN_TYPE_TAP,
         persistent=bool(_attribute(data, "IFLA_TUN_PERSIST", 0)),
+        queue=link.get_attr("IFLA_TXQLEN") or 0,
         hears_all_multicast=_attribute(port, "IFLA_BRPORT_MULTICAST_ROUTER", 0) == MDB_RTR_TYPE_PERM,
         stp=bool(_attribute(data, "IFLA_BR_STP_STATE", 0)),
         vlan_filtering=bool(_attribute(data, "IFLA_BR_VLAN_FILTERING", 0)),
@@ -561,6 +572,8 @@ def _apply(ipr: "IPRoute", change: Change) -> None:
             ipr.link("set", index=_index(change), address=mac)
         case SetMtu(mtu=mtu):
             ipr.link("set", index=_index(change), mtu=mtu)
+        case SetQueue(frames=frames):
+            ipr.link("set", index=_index(change), txqlen=frames)
         case SetUp(up=up):
             ipr.link("set", index=_index(change), state="up" if up else "down")
         case SetMaster(master=master):

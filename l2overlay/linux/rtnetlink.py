@@ -35,6 +35,7 @@ RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA = 1, 4, 5, 7, 18
 NDA_DST, NDA_LLADDR, NDA_MASTER = 1, 2, 9
 AF_BRIDGE = 7
+IFLA_IFNAME = 3
 RTN_LOCAL = 2
 SIOCGIFMTU = 0x8921
 ANSWER_SIZE = 65_536
@@ -170,6 +171,13 @@ def dump_by(netlink: socket.socket, question: int, family: int = socket.AF_UNSPE
         yield answer
         if not answer or any(kind <= NLMSG_DONE for kind, _ in messages(answer)):
             return
+
+
+def ask_link(link: str) -> bytes:
+    """The kernel's answer to RTM_GETLINK for one link: an error message when there is none. Raises OSError."""
+    body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _attribute(IFLA_IFNAME, link.encode() + b"\0")
+    with _asked(RTM_GETLINK, NLM_F_REQUEST, body) as netlink:
+        return netlink.recv(ANSWER_SIZE)
 
 
 def _drop_rest(netlink: socket.socket) -> None:

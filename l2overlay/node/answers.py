@@ -52,6 +52,7 @@ class Answers:
     async def _status(self, _: Answer) -> Answer:
         node = self._node
         overlay = node.overlay
+        node.look_at_losses()
         data = status_data(node.config, self._facts(), overlay.total_counters(), overlay.peers(node.clock()))
         return {"schema": f"l2overlay.{STATUS_SCHEMA}", **data}
 
@@ -138,6 +139,7 @@ class Answers:
             blocked_count=pump.blocked_count,
             refused=tuple(refused_data(node.config, node.overlay.refusals(node.clock()), node.clock())),
             linger=pump.linger,
+            kernel_losses=dict(site.losses.counts),
             rehearsal_count=pump.rehearsal_count,
             log_lines_lost=node.journal.lines_lost,
             troubles=(*node.keeper.troubles, *site.troubles, *node.way_troubles, *node.filter.troubles),

@@ -561,6 +561,20 @@ class Node:
             )
             if complaint is not None:
                 self.journal.say(complaint)
+            self.look_at_losses()
+
+    def look_at_losses(self) -> None:
+        """Count what the kernel lost at the TAP since the last look; it tells nobody by itself."""
+        site = self.around.site
+        lost = site.losses.look()
+        if lost:
+            self.overlay.tap_overflowed(lost)
+            self.journal.tell(
+                "tap_overflow",
+                f"the queue of {site.spec.tap} was full: {lost} frames of this host's side were lost "
+                "(the node gets too little processor time, or a burst was too long)",
+                lost=lost,
+            )
 
     def _note_stamp(self) -> None:
         complaint = self.around.stamps.note(self.highest_stamp(), boot_time())

@@ -19,7 +19,9 @@ from l2overlay.linux.descriptors import Reserve
 from l2overlay.linux.firewall import Firewall
 from l2overlay.linux.host import HostSpec, HostState, Undone
 from l2overlay.linux.iptables import FilterSpec
+from l2overlay.linux.link_counters import read_link_counters
 from l2overlay.linux.tap import LinuxTap
+from l2overlay.node.kernel_losses import KernelLosses
 from l2overlay.node.rundir import RunDir
 
 STATE_SCHEMA = "l2overlay.state/1"
@@ -78,6 +80,7 @@ class Site:
         self._tap: LinuxTap | None = None
         self._planned: list[Change] = []
         self._noted: Undo | None = None
+        self.losses = KernelLosses(spec.tap, spec.bridge, read_link_counters)
         self._reserve = Reserve()
         self._damage: list[str] = []
         """Why what an earlier run noted is not used."""
@@ -125,6 +128,7 @@ class Site:
         host.apply_changes(planned)
         self.made = Undo.of(planned).after(self.made)
         self.ports = tuple(host.bridge_ports(self.spec.bridge))
+        self.losses.start()
 
     def reopen_tap(self) -> LinuxTap:
         """The TAP is gone: make it again, same name; `repair` then puts it back where it was."""

@@ -19,6 +19,12 @@ from l2overlay.overlay import FdbEntry, PeerStatus
 STATUS_SCHEMA = "status/1"
 PEERS_SCHEMA = "peers/1"
 FDB_SCHEMA = "fdb/1"
+KERNEL_LOSSES = {
+    "tap_in": "the kernel did not take what the node wrote to the TAP, which was down or whose bridge had no room",
+    "bridge_in": "for this host itself, at its bridge: nothing here speaks that protocol, or the host was too slow",
+    "bridge_out": "sent by this host itself, at its bridge",
+}
+"""What the kernel drops beside the node's own reasons, and what that means."""
 NAMED_TROUBLES = 8
 """Peers that are down are named up to this many; a list of a thousand hides what matters."""
 
@@ -62,6 +68,8 @@ class NodeFacts:
     """Endpoint names that do not resolve: why, and seconds until the next look-up."""
     loops: tuple[LoopStatus, ...] = ()
     storms: tuple[StormStatus, ...] = ()
+    kernel_losses: Mapping[str, int] = field(default_factory=dict)
+    """What the kernel lost at the TAP and at the bridge, by a name of `KERNEL_LOSSES`."""
     refused: tuple[dict[str, Any], ...] = ()
     """Handshakes that came to nothing lately (`refusals.refused_data`)."""
 
@@ -116,6 +124,7 @@ def status_data(
         "peers": peers_data(config, peers, facts.unresolved),
         "counters": counters_data(counters),
         "drops": drops_data(counters, every=True),
+        "kernel_losses": {name: facts.kernel_losses.get(name, 0) for name in KERNEL_LOSSES},
         "loops": [
             {
                 "peer": _name_of(config, loop.peer),

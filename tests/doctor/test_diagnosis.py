@@ -459,6 +459,20 @@ CASES: dict[str, tuple[tuple[Break, ...], str, str, str, bool]] = {
         "",
         False,
     ),
+    "frames lost in the queue of the TAP": (
+        (with_segment(node=replace(NODE, lost={"tap_overflow": 9775})),),
+        "tap-overflow",
+        "the queue of tap-lan was full: 9775 frames of this host's side were lost since the node started",
+        "ip link set tap-lan txqueuelen 4000",
+        False,
+    ),
+    "datagrams lost in the queue of the socket": (
+        (with_segment(node=replace(NODE, lost={"receive_overflow": 12})),),
+        "receive-overflow",
+        "the node's UDP socket was full: 12 datagrams of peers were lost since it started",
+        "",
+        False,
+    ),
     "handshake refused": (
         (with_segment(node=replace(NODE, refused=(("192.0.2.9:7470 calls with the key K", "[[peers]]"),))),),
         "handshake-refused",

@@ -74,6 +74,7 @@ BRIDGE = LinkState(
     is_tap=False,
     persistent=False,
     hears_all_multicast=False,
+    queue=1000,
     stp=False,
     vlan_filtering=False,
 )

@@ -27,9 +27,11 @@ from l2overlay.errors import HostSetupError
 from l2overlay.linux.changes import AddAddress, Undo
 from l2overlay.linux.firewall import Firewall
 from l2overlay.linux.host import Undone
+from l2overlay.linux.link_counters import LinkCounters
 from l2overlay.linux.links import ChangeKind, LinkChange
 from l2overlay.node import node as node_module
 from l2overlay.node.journal import LineWriter
+from l2overlay.node.kernel_losses import KernelLosses
 from l2overlay.node.node import Node, Surroundings
 from l2overlay.node.progress import Progress
 from l2overlay.node.rundir import RunDir, StampFile
@@ -51,6 +53,8 @@ class FakeSite:
         self.troubles: tuple[str, ...] = ()
         self.adopted = False
         self.found_ours = False
+        self.lost = 0
+        self.losses = KernelLosses(spec.tap, spec.bridge, lambda _: LinkCounters(1, 0, self.lost))
         self.purge = False
         self.kept_for: tuple[str, ...] = ()
         self.ports = (spec.tap,)
@@ -410,6 +414,26 @@ async def test_undo_that_fails_is_told_and_its_notes_are_kept(
 
 
 # Reload
+
+
+async def test_frames_lost_in_the_queue_of_the_tap_are_counted_and_told_once(
+    autojump_clock: MockClock, stage: Stage
+) -> None:
+    async with stage.running("a"):
+        assert (await stage.ask("a", "status"))["drops"]["tap_overflow"] == 0
+        stage.sites["a"].lost = 9775
+        for _ in range(2):
+            assert (await stage.ask("a", "status"))["drops"]["tap_overflow"] == 9775
+    assert stage.log("a").count("was full: 9775 frames of this host's side were lost") == 1
+
+
+async def test_what_the_kernel_lost_is_looked_at_once_a_minute_unasked(
+    autojump_clock: MockClock, stage: Stage
+) -> None:
+    async with stage.running("a"):
+        stage.sites["a"].lost = 3
+        await trio.sleep(61)
+        assert "was full: 3 frames" in stage.log("a")
 
 
 async def test_reload_of_a_broken_file_names_the_places_and_changes_nothing(
