@@ -158,6 +158,7 @@ class Node:
         self.way_troubles: tuple[str, ...] = ()
         """Peers whose datagrams would come back by our own TAP."""
         self._leaving = False
+        self._failure: HostSetupError | None = None
         self._joined = False
         self._size_look_time = -SIZE_LOOK_INTERVAL
         self._udp: NodeUdp | None = None
@@ -202,6 +203,8 @@ class Node:
                 try:
                     with self._life:
                         await self._live()
+                    if self._failure is not None:
+                        raise self._failure
                 finally:
                     with trio.CancelScope(shield=True):
                         await self._take_down()
@@ -602,7 +605,7 @@ class Node:
             notify("READY=1")
 
     async def reload(self) -> Answer:
-        """Read peers.toml again; on any error the old configuration stays in force and nothing is touched."""
+        """Read peers.toml again; on any error the old configuration stays in force."""
         async with self._reload_lock:
             try:
                 found = await trio.to_thread.run_sync(
@@ -613,31 +616,53 @@ class Node:
                 lines = _complaints(error, self.around.peers_file)
                 for line in lines:
                     self.journal.say(line)
-                self.journal.tell(
-                    "reload_failed", "reload failed: the old configuration stays in force", errors=lines
-                )
+                outcome = self._failure or "reload failed: the old configuration stays in force"
+                self.journal.tell("reload_failed", str(outcome), errors=lines)
                 return {"schema": RELOAD_SCHEMA, "changes": [], "restart": [], "errors": lines}
         return self._tell_reload(found)
 
     async def _follow(self, config: Config) -> None:
-        """What can fail comes first; when it does, nothing has changed."""
-        new_udp = self._open_another(config)
+        """Follow in every part. When one of them fails, all go back; a node that cannot go back stops."""
+        old, udp, new_udp = self.config, self.udp, self._open_another(config)
         try:
             await self._follow_on_host(config)
-            await self._follow_in_overlay(config)
+            try:
+                self._follow_here(config, new_udp or udp)
+            except Exception:
+                await self._go_back(old, udp)
+                raise
         except BaseException:
             if new_udp is not None:
                 new_udp.close()
             raise
+        if new_udp is not None:
+            udp.close()
+
+    def _follow_here(self, config: Config, udp: NodeUdp) -> None:
+        """In all parts but the host."""
+        self.overlay.reconfigure(config, self.clock())
         self.config = config
         names = {peer.public_key: peer.name for peer in config.peers}
         self._names = self._names | names  # a peer that goes is still named by its last event
         self.filter.configure(config)
-        if new_udp is not None:
-            self._change_port(new_udp)
+        if udp is not self._udp:
+            self._change_socket(udp)
         self.resolver.configure(config, self.key)
         self.pump.flush()
         self._names = names
+
+    async def _go_back(self, config: Config, udp: NodeUdp) -> None:
+        """Put the old configuration and socket in force again. What cannot be put back ends the node."""
+        try:
+            self.config = config
+            await self._follow_on_host(config)
+            self._follow_here(config, udp)
+        except Exception as error:  # noqa: BLE001 - the first failure is told by who called; this one ends the node
+            (why, *_) = _complaints(error, self.around.peers_file)
+            self._failure = HostSetupError(
+                f"reload failed: the old configuration could not be put back ({why}); the node stops"
+            )
+            trio.lowlevel.current_trio_token().run_sync_soon(self.leave)
 
     def _open_another(self, config: Config) -> NodeUdp | None:
         """A socket for the new configuration, where that wants another one."""
@@ -657,19 +682,10 @@ class Node:
             self.filter.configure(self.config)
             raise
 
-    async def _follow_in_overlay(self, config: Config) -> None:
-        try:
-            self.overlay.reconfigure(config, self.clock())
-        except Exception:
-            self.overlay.reconfigure(self.config, self.clock())
-            await self._follow_on_host(self.config)
-            raise
-
-    def _change_port(self, udp: NodeUdp) -> None:
+    def _change_socket(self, udp: NodeUdp) -> None:
         """The peers learn our new port as that of a peer that moved: their answers to this come to it."""
-        self.pump.replace_udp(udp)
-        self.udp.close()
         self._udp = udp
+        self.pump.replace_udp(udp)
         self.overlay.probe_peers(self.clock())
 
     def _tell_reload(self, found: Reload) -> Answer:

@@ -490,3 +490,28 @@ def test_sigterm_while_the_rules_are_loaded_leaves_nothing(
     node.process.wait(10)
     monkeypatch.undo()
     assert_equal(before, net.snapshot())
+
+
+def test_a_look_at_the_rules_that_fails_once_is_an_error_answer_and_the_node_lives(
+    lab: OpenLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Filtered(lab(), DENY_IN)
+    folder, broken = tool_folder(net.lab.folder / "bin"), net.lab.folder / "broken"
+    real = shutil.which("iptables-save")
+    (folder / "iptables-save").write_text(
+        f'#!/bin/sh\n[ -e {broken} ] && {{ echo "no such luck" >&2; exit 1; }}\nexec {real} "$@"\n'
+    )
+    (folder / "iptables-save").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    node = net.start()
+    broken.touch()
+    argv = [sys.executable, "-m", "l2overlay", "filter", "--run-dir", str(node.run_dir)]
+    said = net.alpha.run(argv, check=False)
+    assert said.returncode != 0
+    assert "iptables-save" in said.stderr
+    assert "no such luck" in said.stderr
+    assert "Traceback" not in said.stderr
+    broken.unlink()
+    assert node.ask("filter")["problems"] == []
+    assert net.lab.ping(*reversed_pair(net), wait=0.3).received == 0
+    assert node.terminate() == 0
