@@ -97,15 +97,16 @@ def check_tunnelled_tunnel(view: HostView) -> Iterator[Finding]:
     Entering the bridge is no fault: a host with one NIC has its address there, and the next hop is behind the NIC.
     """
     for route in view.routes:
-        if not _comes_back(view, route):
+        severity = _comes_back(view, route)
+        if severity is None:
             continue
         names = [peer.name for peer in view.segment.peers if peer.host == route.host]
         proof = [f"ip route get {route.host}: dev {route.link}"]
         if route.station:
-            proof.append(f"bridge fdb: {route.station} dev {view.segment.tap}")
+            proof.append(f"next hop {route.station}: not behind another port of {view.segment.bridge}")
         yield Finding(
             cause="tunnelled-tunnel",
-            severity=Severity.ERROR,
+            severity=severity,
             text=f"datagrams to {', '.join(names) or route.host} would leave by {route.link}, "
             "into the segment that they carry",
             proof=tuple(proof),
@@ -113,16 +114,19 @@ def check_tunnelled_tunnel(view: HostView) -> Iterator[Finding]:
         )
 
 
-def _comes_back(view: HostView, route: RouteView) -> bool:
-    """Whether the next hop is behind the TAP; when it was not heard, whether there is no other port to find it behind."""
+def _comes_back(view: HostView, route: RouteView) -> Severity | None:
+    """How sure it is that the next hop is behind the TAP. When it was not heard, it may be behind a NIC, if there is one."""
     if route.link == view.segment.tap:
-        return True
+        return Severity.ERROR
     if route.link != view.segment.bridge:
-        return False
+        return None
     heard = [station.link for station in view.stations if station.mac == route.station]
     if heard:
-        return view.segment.tap in heard
-    return all(port.name == view.segment.tap for port in view.ports)
+        return Severity.ERROR if view.segment.tap in heard else None
+    others = [port for port in view.ports if port.name != view.segment.tap]
+    if not others:
+        return Severity.ERROR
+    return None if any(not port.kind for port in others) else Severity.WARNING
 
 
 def check_underlay_mtu(view: HostView) -> Iterator[Finding]:

@@ -590,11 +590,20 @@ def test_a_peer_is_not_blamed_for_the_firewall_of_this_host() -> None:
 
 def test_a_peer_that_is_down_behind_the_only_nic_in_the_bridge_is_no_tunnel_into_itself() -> None:
     view = broken(
-        with_view(routes=(RouteView("192.0.2.2", "br-lan", 1500, "52:54:00:aa:00:09"),)),
+        with_view(
+            routes=(RouteView("192.0.2.2", "br-lan", 1500, "52:54:00:aa:00:09"),),
+            stations=(StationView("52:54:00:aa:00:09", "eth0"),),
+        ),
         with_link("eth0", master="br-lan", addresses=(), kind="veth"),
         with_segment(peers=(replace(PEER, up=False, reason="no answer"),)),
     )
     assert [finding.cause for finding in diagnose(view)] == ["peer-down"]
+
+
+def test_a_next_hop_that_nobody_heard_among_guests_is_a_warning() -> None:
+    view = broken(with_view(routes=(RouteView("192.0.2.2", "br-lan", 1500),)))
+    (finding,) = diagnose(view)
+    assert (finding.cause, finding.severity) == ("tunnelled-tunnel", Severity.WARNING)
 
 
 def test_a_way_into_a_bridge_without_another_port_is_a_tunnel_into_itself_whoever_was_heard() -> None:
