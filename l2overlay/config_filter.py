@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from l2overlay import inet
 from l2overlay.addresses import MacAddress, parse_mac
 from l2overlay.config_checks import Document, Fault
 from l2overlay.config_limits import MAX_FILTER_LINES, MAX_FILTER_RULES, MAX_RULE_LINES
@@ -35,8 +36,6 @@ GROUP_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}"
 PROTOCOLS = ("any", "tcp", "udp", "sctp", "icmp", "gre", "esp")
 PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 ICMP_NUMBERS = (1, 58)
-EXTENSION_HEADERS = (0, 43, 44, 51, 60)
-"""IPv6 (RFC 8200, section 4): a frame's protocol is what comes after them."""
 STATES = ("new", "invalid")
 ESTABLISHED = ("established", "related")
 MULTIPORT = 15
@@ -89,7 +88,7 @@ def protocol_value(value: object) -> object:
     assert isinstance(value, int)
     if value in ICMP_NUMBERS:
         raise ValueError(f'protocol {value}: write "icmp", which is that of both address families')
-    if value in EXTENSION_HEADERS:
+    if value in inet.KERNEL_EXTENSION_HEADERS:
         raise ValueError(f"protocol {value} is an extension header of IPv6, not what a frame carries")
     if not 1 <= value <= 254:
         raise ValueError(f"protocol must be 1 to 254, not {_shown(value)}")

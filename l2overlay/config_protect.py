@@ -12,6 +12,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from l2overlay import inet
 from l2overlay.addresses import MacAddress, PeerKey, parse_mac
 from l2overlay.config_checks import Document, Fault
 from l2overlay.config_types import Party, ProtectConfig, StormConfig, StormLimit
@@ -21,14 +22,14 @@ from l2overlay.toml_positions import Path
 
 ETHERTYPES = {
     "llc": 0,  # IEEE 802.3 length instead of a type; what is below 0x0600
-    "ipv4": 0x0800,
-    "arp": 0x0806,
+    "ipv4": inet.IPV4,
+    "arp": inet.ARP,
     "wake-on-lan": 0x0842,
     "rarp": 0x8035,
-    "ipv6": 0x86DD,
+    "ipv6": inet.IPV6,
     "mpls": 0x8847,
-    "pppoe-discovery": 0x8863,
-    "pppoe": 0x8864,
+    "pppoe-discovery": inet.PPPOE_DISCOVERY,
+    "pppoe": inet.PPPOE_SESSION,
     "eapol": 0x888E,
     "aoe": 0x88A2,
     "lldp": 0x88CC,
@@ -36,7 +37,6 @@ ETHERTYPES = {
     "ptp": 0x88F7,
     "fcoe": 0x8906,
 }
-VLAN_TYPES = (0x8100, 0x88A8)
 RESERVED_NAMES = ("lldp", "eapol", "ptp", "lacp")
 """Protocols to 01:80:c2:00:00:01 .. 0f that may pass; `dataplane/reserved.py` has their addresses and EtherTypes."""
 PARTY_LISTS = ("dhcp_servers", "router_advertisements", "isolation")
@@ -56,7 +56,7 @@ def parse_ethertype(value: object) -> int:
         value = int(value, 16)
     if type(value) is not int or not 0x0600 <= value <= 0xFFFF:
         raise ValueError('an EtherType is a name ("ipv4"), or 0x0600 to 0xffff; "llc" is all that is below')
-    if value in VLAN_TYPES:
+    if value in inet.TPIDS:
         raise ValueError("tags are looked through: list what is behind them")
     return value
 

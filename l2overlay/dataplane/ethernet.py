@@ -9,6 +9,7 @@ at it.
 
 from typing import NewType
 
+from l2overlay import inet
 from l2overlay.addresses import MacAddress
 from l2overlay.seams import TapFrame
 
@@ -24,7 +25,7 @@ SWITCHED = slice(10, 26)
 
 BROADCAST = MacAddress(b"\xff" * 6)
 NULL_MAC = MacAddress(bytes(6))
-VLAN_TPIDS = (b"\x81\x00", b"\x88\xa8")  # C-tag and S-tag, 802.1Q table 9-1
+VLAN_TPIDS = tuple(kind.to_bytes(2) for kind in inet.VLAN_TPIDS)
 MAX_TAGS = 2
 
 BPDU_ADDRESSES = (b"\x01\x80\xc2\x00\x00\x00", b"\x01\x00\x0c\xcc\xcc\xcd")  # 802.1Q, and Cisco's PVST+

@@ -17,17 +17,15 @@ what was held.
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 
+from l2overlay import inet
 from l2overlay.addresses import MacAddress
 from l2overlay.counters import DropReason
-from l2overlay.dataplane.ethernet import DESTINATION, SOURCE, VLAN_TPIDS
+from l2overlay.dataplane.ethernet import DESTINATION, ETHERTYPE, SOURCE
 from l2overlay.dataplane.fdb import Port
 from l2overlay.seams import Gather
 
-PPPOE_SESSION = b"\x88\x64"
-UNSEEN = (*VLAN_TPIDS, PPPOE_SESSION)
-"""EtherTypes that hide an IP packet from bridge netfilter."""
-IP_TYPES = (b"\x08\x00", b"\x86\xdd")
-ETHERTYPE = slice(22, 24)
+UNSEEN = tuple(kind.to_bytes(2) for kind in inet.HIDE_IP)
+IP_TYPES = (inet.IPV4.to_bytes(2), inet.IPV6.to_bytes(2))
 MAX_HELD = 1024
 """Frames; at 30 ms a list this is what 30 000 new stations a second could send one frame each."""
 MAX_WAITING = 4096

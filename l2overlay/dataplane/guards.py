@@ -19,20 +19,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from l2overlay import inet
 from l2overlay.addresses import MacAddress, PeerKey, format_mac
 from l2overlay.config import Party, ProtectConfig
 from l2overlay.counters import DropReason
-from l2overlay.dataplane.ethernet import DESTINATION, PROBE_GROUP, PROBE_TYPE, SOURCE, is_group
+from l2overlay.dataplane.ethernet import DESTINATION, ETHERTYPE, PROBE_GROUP, PROBE_TYPE, SOURCE, is_group
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.offload import is_super_frame
 from l2overlay.dataplane.snooping import Bindings
 from l2overlay.seams import Pieces, TapFrame
 
-IPV4, IPV6, ARP = b"\x08\x00", b"\x86\xdd", b"\x08\x06"
-TCP, UDP = b"\x06", b"\x11"
+IPV4, IPV6 = inet.IPV4.to_bytes(2), inet.IPV6.to_bytes(2)
+TCP, UDP = bytes((inet.TCP,)), bytes((inet.UDP,))
 NO_OPTIONS = b"\x45"
 """First byte of an IPv4 header of 20 bytes: ports are then where `from_tap` looks for them."""
-TAGS = (b"\x81\x00", b"\x88\xa8", b"\x91\x00")
 MAX_HEADERS = 3
 """Tags and SNAP headers that may be stacked. Two tags are QinQ; more is somebody who hides."""
 SNAP = b"\xaa\xaa\x03\x00\x00\x00"
@@ -40,8 +40,6 @@ MAX_LENGTH = 0x05DC
 """Up to here the field behind the addresses is a length (IEEE 802.3, 3.2.6)."""
 
 CLIENT_V4, CLIENT_V6 = b"\x00\x44", b"\x02\x22"
-ICMPV6, FRAGMENT, ESP, AH, NO_NEXT = 58, 44, 50, 51, 59
-EXTENSIONS = (0, 43, 60, 135, 139, 140)
 MAX_EXTENSIONS = 8
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION = 133, 134, 135
 NEIGHBOUR_ADVERTISEMENT, REDIRECT = 136, 137
@@ -81,7 +79,7 @@ class Guards:
         self._ipv4 = self._dhcp is not None
         self._ipv6 = self._ipv4 or self._routers is not None or self.bindings is not None
         self._reads = self._ipv6
-        ipv4, ipv6 = (self._refuse_type(kind) is None for kind in (IPV4, IPV6))
+        ipv4, ipv6 = (self._refuse_type(kind) is None for kind in (inet.IPV4, inet.IPV6))
         self._at_once = (IPV4 + NO_OPTIONS if ipv4 else b"-", IPV6 if ipv6 else b"-")
         self.refusals: list[Refusal] = []
         """The caller empties it."""
@@ -134,38 +132,36 @@ class Guards:
         return why is None
 
     def _examine(self, frame: bytes, port: Port, now: float) -> Refused | None:
-        kind, at = frame[22:24], 24
-        if kind == PROBE_TYPE and frame[DESTINATION] == PROBE_GROUP:
+        if frame[ETHERTYPE] == PROBE_TYPE and frame[DESTINATION] == PROBE_GROUP:
             return None  # the loop guard's own; it judges for itself
-        for _ in range(MAX_HEADERS + 1):
-            if kind in TAGS:
-                kind, at = frame[at + 2 : at + 4], at + 4
-                continue
+        kind, at, left = inet.past_tags(frame, ETHERTYPE.start, MAX_HEADERS)
+        while kind not in inet.TPIDS:
             refused = self._refuse_type(kind)
             if refused is not None:
                 return refused
-            if int.from_bytes(kind, "big") > MAX_LENGTH or frame[at : at + 6] != SNAP:
+            if kind > MAX_LENGTH or frame[at : at + 6] != SNAP:
                 return self._examine_payload(kind, frame, at, port, now) if self._reads else None
-            kind, at = frame[at + 6 : at + 8], at + 8
+            if not left:
+                break
+            kind, at, left = inet.past_tags(frame, at + 6, left - 1)
         return Refused(DropReason.UNREADABLE, "stacked tags")
 
-    def _refuse_type(self, kind: bytes) -> Refused | None:
+    def _refuse_type(self, kind: int) -> Refused | None:
         if self._allow is None and self._deny is None:
             return None
-        number = int.from_bytes(kind, "big")
-        number = 0 if number <= MAX_LENGTH else number
+        number = 0 if kind <= MAX_LENGTH else kind
         if (self._allow is None or number in self._allow) and (
             self._deny is None or number not in self._deny
         ):
             return None
         return Refused(DropReason.ETHERTYPE_REFUSED, f"0x{number:04x}" if number else "llc")
 
-    def _examine_payload(self, kind: bytes, frame: bytes, at: int, port: Port, now: float) -> Refused | None:
-        if kind == ARP and self.bindings is not None:
+    def _examine_payload(self, kind: int, frame: bytes, at: int, port: Port, now: float) -> Refused | None:
+        if kind == inet.ARP and self.bindings is not None:
             return self._examine_arp(self.bindings, frame, at, port, now)
-        if kind == IPV4 and self._ipv4:
+        if kind == inet.IPV4 and self._ipv4:
             return self._examine_ipv4(frame, at, port, now)
-        if kind == IPV6 and self._ipv6:
+        if kind == inet.IPV6 and self._ipv6:
             return self._examine_ipv6(frame, at, port, now)
         return None
 
@@ -231,33 +227,24 @@ class Guards:
     # -- IPv6 --------------------------------------------------------------------------------------------------
 
     def _examine_ipv6(self, frame: bytes, at: int, port: Port, now: float) -> Refused | None:
-        header, where, fragment = frame[at + 6 : at + 7], at + 40, False
-        for _ in range(MAX_EXTENSIONS + 1):
-            if not header or len(frame) < where:
-                return None  # no whole IPv6 header
-            kind = header[0]
-            if kind in EXTENSIONS or kind in (AH, FRAGMENT):
-                if len(frame) < where + 8:
-                    return Refused(DropReason.UNREADABLE, "IPv6 headers in pieces")
-                if kind == FRAGMENT:
-                    if int.from_bytes(frame[where + 2 : where + 4], "big") & 0xFFF8:
-                        return None  # not the first one
-                    fragment = True
-                header = frame[where : where + 1]
-                length = frame[where + 1]
-                where += 8 if kind == FRAGMENT else (length + 2) * 4 if kind == AH else (length + 1) * 8
-                continue
-            if kind == ICMPV6:
-                return self._examine_icmpv6(frame, at, where, port, now, fragment=fragment)
-            if kind == UDP[0]:
-                return self._examine_udp6(frame, at, where, port)
-            return None
-        return Refused(DropReason.UNREADABLE, "too many IPv6 headers")
+        if len(frame) < at + inet.IPV6_HEADER_LEN:
+            return None  # no whole IPv6 header
+        upper = inet.past_extension_headers(frame, at, most=MAX_EXTENSIONS)
+        if not upper.first:
+            return None  # without the first fragment this one comes to nothing
+        if upper.protocol is None:
+            # What was to be judged is in a later fragment, or in none (RFC 7112, RFC 7113).
+            return Refused(DropReason.UNREADABLE, "IPv6 headers in pieces, or too many of them")
+        if upper.protocol == inet.ICMPV6:
+            return self._examine_icmpv6(frame, at, upper.at, port, now, fragment=upper.fragment)
+        if upper.protocol == inet.UDP:
+            return self._examine_udp6(frame, at, upper.at, port)
+        return None
 
     def _examine_udp6(self, frame: bytes, at: int, udp: int, port: Port) -> Refused | None:
         if self._dhcp is None:
             return None
-        if len(frame) < udp + 4:
+        if inet.ipv6_end(frame, at) < udp + 4:
             return Refused(DropReason.UNREADABLE, "UDP header in pieces")
         if frame[udp + 2 : udp + 4] != CLIENT_V6 or self._is_one_of(self._dhcp, frame, port):
             return None
@@ -266,7 +253,7 @@ class Guards:
     def _examine_icmpv6(
         self, frame: bytes, at: int, icmp: int, port: Port, now: float, *, fragment: bool
     ) -> Refused | None:
-        kind = frame[icmp] if icmp < len(frame) else None
+        kind = frame[icmp] if icmp < inet.ipv6_end(frame, at) else None
         if kind is None:
             return Refused(DropReason.UNREADABLE, "ICMPv6 in pieces")
         if kind not in _OPTIONS_AT:
@@ -278,7 +265,7 @@ class Guards:
             return Refused(DropReason.ROGUE_ROUTER, f"from {IPv6Address(source)}")
         if self.bindings is None:
             return None
-        options, end = icmp + _OPTIONS_AT[kind], _payload_end(frame, at)
+        options, end = icmp + _OPTIONS_AT[kind], inet.ipv6_end(frame, at)
         if end < options:
             return Refused(DropReason.UNREADABLE, "neighbour discovery cut short")
         address = frame[icmp + 8 : icmp + 24] if kind == NEIGHBOUR_ADVERTISEMENT else source
@@ -321,12 +308,6 @@ def _dhcp_options(frame: bytes, at: int) -> dict[int, bytes]:
         found.setdefault(frame[at], frame[at + 2 : at + 2 + length])
         at += 2 + length
     return found
-
-
-def _payload_end(frame: bytes, at: int) -> int:
-    """Where the IPv6 payload ends; what is behind it pads the frame."""
-    length = int.from_bytes(frame[at + 4 : at + 6], "big")
-    return min(len(frame), at + 40 + length) if length else len(frame)
 
 
 def _refuse_options(frame: bytes, at: int, end: int, wanted: int) -> Refused | None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from struct import Struct
 from struct import error as struct_error
 
+from l2overlay import inet
 from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, MAX_TAGS, VIRTIO_LEN, VLAN_TPIDS
 from l2overlay.dataplane.wire import TEMPLATE, TEMPLATE_LEN
 from l2overlay.errors import FrameError
@@ -36,8 +37,8 @@ GSO_TCPV6 = 4
 GSO_UDP_L4 = 5
 GSO_ECN = 0x80
 
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
-_PROTO_TCP, _PROTO_UDP = 6, 17
+_IPV4, _IPV6 = inet.IPV4.to_bytes(2), inet.IPV6.to_bytes(2)
+_PROTO_TCP, _PROTO_UDP = inet.TCP, inet.UDP
 _TCP_LEN, _UDP_LEN, _IPV4_LEN, _IPV6_LEN = 20, 8, 20, 40
 _FIN, _SYN, _RST, _PSH, _URG, _CWR = 0x01, 0x02, 0x04, 0x08, 0x20, 0x80
 _TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6  # offsets of the checksum field in each header

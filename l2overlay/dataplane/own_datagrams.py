@@ -13,12 +13,13 @@ them; our datagrams have none.)
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from l2overlay import inet
 from l2overlay.addresses import Address
 from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, MAX_TAGS, VIRTIO_LEN, VLAN_TPIDS
 
 _FIRST = VIRTIO_LEN + ETHERNET_HEADER_LEN
 _TAG_LEN = 4
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_IPV4, _IPV6 = inet.IPV4.to_bytes(2), inet.IPV6.to_bytes(2)
 _FLOWS = {_IPV4: slice(12, 24), _IPV6: slice(8, 44)}
 """Where in the IP header the addresses begin, and the ports behind it end."""
 _PROTOCOLS = {_IPV4: 9, _IPV6: 6}

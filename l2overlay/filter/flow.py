@@ -10,10 +10,11 @@ Protocol numbers: https://www.iana.org/assignments/protocol-numbers. Words after
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from l2overlay import inet
 from l2overlay.addresses import MacAddress, parse_mac
 from l2overlay.config_filter import ICMP_TYPES, PORT_PROTOCOLS
 from l2overlay.config_types import Direction
@@ -25,12 +26,11 @@ ICMP_NUMBER = {4: 1, 6: 58}
 WITH_PORTS = tuple(NUMBERS[name] for name in PORT_PROTOCOLS)
 STATES = ("new", "established", "related", "invalid")
 ETHERNET_HEADER_LEN = 14
-ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
-TAGS = (0x8100, 0x88A8, 0x8863, 0x8864)
-"""802.1Q, 802.1ad and PPPoE: bridge netfilter does not look into them."""
-EXTENSION_HEADERS = (0, 43, 60, 51)
-"""IPv6 headers before the one that counts (RFC 8200, section 4); the fragment header, 44, is apart."""
-FRAGMENT_HEADER = 44
+
+NF_TABLES, LEGACY = "nf_tables", "legacy"
+"""Variants of iptables, as `iptables --version` says."""
+WALKED_PAST = {NF_TABLES: inet.NF_TABLES_EXTENSION_HEADERS, LEGACY: inet.KERNEL_EXTENSION_HEADERS}
+"""IPv6 extension headers before the protocol that a rule means."""
 
 IpAddress = IPv4Address | IPv6Address
 Where = Callable[[MacAddress], str | None]
@@ -73,8 +73,10 @@ class NotFilteredError(Exception):
     """A frame that iptables never sees; the text says which and what becomes of it."""
 
 
-def parse_flows(text: str, own: str, peers: tuple[str, ...], where: Where) -> list[Flow]:
-    """What a person describes: one flow, or one for each direction when neither was said.
+def parse_flows(
+    text: str, own: str, peers: tuple[str, ...], where: Where, variant: str = NF_TABLES
+) -> list[Flow]:
+    """What a person describes: one flow, or one for each direction when neither was said. `variant` is that of iptables.
 
     Raises UsageError, and NotFilteredError for a frame that the filter has nothing to do with.
     """
@@ -83,7 +85,7 @@ def parse_flows(text: str, own: str, peers: tuple[str, ...], where: Where) -> li
     if hexadecimal is not None:
         frame, rest = hexadecimal
         try:
-            flow = parse_frame_untrusted(frame)
+            flow = parse_frame_untrusted(frame, variant)
         except FrameError as error:
             raise UsageError(f"that frame is none: {error}") from None
         return _located(flow, rest, own, peers, where)
@@ -204,18 +206,21 @@ def _hex_prefix(words: list[str]) -> tuple[bytes, list[str]] | None:
     return bytes.fromhex(digits), words
 
 
-def parse_frame_untrusted(frame: bytes) -> Flow:
+def parse_frame_untrusted(frame: bytes, variant: str = NF_TABLES) -> Flow:
     """An Ethernet frame; its direction is not known yet. Raises FrameError and NotFilteredError."""
     if len(frame) < ETHERNET_HEADER_LEN:
         raise FrameError("shorter than an Ethernet header")
     kind = int.from_bytes(frame[12:14], "big")
-    if kind in TAGS:
+    if kind in inet.HIDE_IP:
         raise NotFilteredError("tagged")
-    parse = {ETHERTYPE_IPV4: _parse_ipv4, ETHERTYPE_IPV6: _parse_ipv6}.get(kind)
-    if parse is None:
+    packet = frame[ETHERNET_HEADER_LEN:]
+    if kind == inet.IPV4:
+        flow = _parse_ipv4(packet)
+    elif kind == inet.IPV6:
+        flow = _parse_ipv6(packet, WALKED_PAST[variant])
+    else:
         raise NotFilteredError(f"EtherType 0x{kind:04x} is not IP")
-    destination, source = MacAddress(frame[:6]), MacAddress(frame[6:12])
-    return replace(parse(frame[ETHERNET_HEADER_LEN:]), destination_mac=destination, source_mac=source)
+    return replace(flow, destination_mac=MacAddress(frame[:6]), source_mac=MacAddress(frame[6:12]))
 
 
 def _parse_ipv4(packet: bytes) -> Flow:
@@ -228,23 +233,15 @@ def _parse_ipv4(packet: bytes) -> Flow:
     return _with_payload(flow, packet[header_len:] if first else b"")
 
 
-def _parse_ipv6(packet: bytes) -> Flow:
+def _parse_ipv6(packet: bytes, walked_past: Collection[int]) -> Flow:
     """RFC 8200, sections 3 and 4."""
     if len(packet) < 40 or packet[0] >> 4 != 6:
         raise FrameError("the IPv6 header is cut or wrong")
-    protocol, rest, first = packet[6], packet[40:], True
-    while protocol in EXTENSION_HEADERS or protocol == FRAGMENT_HEADER:
-        if len(rest) < 8:
-            raise FrameError("an IPv6 extension header is cut")
-        size = (
-            8 if protocol == FRAGMENT_HEADER else (rest[1] + 2) * 4 if protocol == 51 else (rest[1] + 1) * 8
-        )
-        first = first and not (protocol == FRAGMENT_HEADER and int.from_bytes(rest[2:4], "big") & 0xFFF8)
-        protocol, rest = rest[0], rest[size:]
-        if not first:
-            break
-    flow = Flow(Direction.IN, protocol, IPv6Address(packet[8:24]), IPv6Address(packet[24:40]))
-    return _with_payload(flow, rest if first else b"")
+    upper = inet.past_extension_headers(packet, 0, known=walked_past)
+    if upper.protocol is None:
+        raise FrameError("an IPv6 extension header is cut")
+    flow = Flow(Direction.IN, upper.protocol, IPv6Address(packet[8:24]), IPv6Address(packet[24:40]))
+    return _with_payload(flow, packet[upper.at : inet.ipv6_end(packet, 0)] if upper.first else b"")
 
 
 def _with_payload(flow: Flow, payload: bytes) -> Flow:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from l2overlay.config_types import Direction, FilterConfig, FilterRule, PortRange, Subjects
-from l2overlay.filter.flow import Flow, NotFilteredError, Where, parse_flows
+from l2overlay.filter.flow import NF_TABLES, Flow, NotFilteredError, Where, parse_flows
 from l2overlay.filter.rules import default_label, explain, group_sets, groups_default, groups_label
 
 BUILT_IN = (
@@ -62,11 +62,16 @@ def _range(ports: PortRange) -> str:
 
 
 def explain_text(
-    config: FilterConfig, own: str, text: str, peers: tuple[str, ...], where: Where
+    config: FilterConfig,
+    own: str,
+    text: str,
+    peers: tuple[str, ...],
+    where: Where,
+    variant: str = NF_TABLES,
 ) -> list[dict[str, Any]]:
     """One verdict for each direction that is meant. Raises UsageError."""
     try:
-        flows = parse_flows(text, own, peers, where)
+        flows = parse_flows(text, own, peers, where, variant)
     except NotFilteredError as reason:
         return [_unseen(config, str(reason))]
     return [_verdict(config, own, flow) for flow in flows]
@@ -89,7 +94,7 @@ def _unseen(config: FilterConfig, reason: str) -> dict[str, Any]:
         action = str(config.tagged)
         label, text = (
             "tagged",
-            f"a frame with a VLAN tag: iptables does not look into it; tagged = {action!r}",
+            f"a frame with a VLAN tag, or PPPoE: iptables does not look into it; tagged = {action!r}",
         )
     else:
         action, label, text = "accept", "not IP", f"{reason}: the filter is for IPv4 and IPv6"

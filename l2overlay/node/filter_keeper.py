@@ -255,7 +255,9 @@ class FilterKeeper:
             key = behind.get(mac)
             return names.get(key) if key is not None else None
 
-        verdicts = words.explain_text(filtering, spec.own, text, tuple(self._keys), where)
+        verdicts = words.explain_text(
+            filtering, spec.own, text, tuple(self._keys), where, self._firewall.variant
+        )
         return {"schema": EXPLAIN_SCHEMA, "node": spec.own, "verdicts": verdicts}
 
 

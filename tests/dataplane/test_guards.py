@@ -1,5 +1,6 @@
 """The guards as sentences: who may answer as a server or router, who may claim an address, and how nobody gets past them."""
 
+import struct
 from ipaddress import ip_address
 from typing import Any
 
@@ -22,9 +23,12 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
+    PadN,
 )
 from scapy.layers.l2 import ARP, LLC, SNAP, Dot1Q, Ether
+from scapy.packet import Raw
 
+from l2overlay import inet
 from l2overlay.addresses import MacAddress, PeerKey, parse_mac
 from l2overlay.config import Party, ProtectConfig
 from l2overlay.counters import DropReason
@@ -188,6 +192,37 @@ HIDDEN["many extension headers"][IPv6].nh = 60
 def test_a_router_cannot_hide_behind(how: str, port: Port) -> None:
     guard = made(router_advertisements=NOBODY)
     assert verdict(guard, HIDDEN[how], port) in (DropReason.ROGUE_ROUTER, DropReason.UNREADABLE)
+
+
+def first_fragments() -> list[bytes]:
+    """The first fragment of a packet whose destination options go on in the next one: bare, padded, padded to deceive."""
+    options = bytes(IPv6ExtHdrDestOpt(nh=58, options=[PadN(optdata=bytes(60))]))
+    packet = IPv6(src="fe80::1", dst="ff02::1", hlim=255) / IPv6ExtHdrFragment(nh=60, id=7, m=1, offset=0)
+    first = bytes(packet / Raw(options[:8]))
+    return [first, first + bytes(40), first + struct.pack("!HHHH", 53, 53, 8, 0) * 8]
+
+
+@pytest.mark.parametrize("guard", [{"router_advertisements": NOBODY}, {"dhcp_servers": NOBODY}])
+def test_a_first_fragment_whose_headers_go_on_in_the_next_is_unreadable(guard: dict[str, Any]) -> None:
+    """RFC 7112, section 5: such a packet should be dropped. What pads the frame belongs to no header."""
+    for part in first_fragments():
+        frame = Ether(src=ONE, dst="33:33:00:00:00:01", type=0x86DD) / Raw(part)
+        assert verdict(made(**guard), frame) is DropReason.UNREADABLE
+        assert verdict(made(ethertypes_deny=frozenset([0x0842])), frame) is None
+
+
+def test_the_padding_of_a_frame_is_no_header() -> None:
+    """The packet ends where it says: a DHCPv6 answer must not hide as the fragment of a chain that ends in the padding."""
+    ends = IPv6(src="fe80::1", dst="ff02::1", plen=8) / IPv6ExtHdrFragment(nh=17, id=7, m=1, offset=0)
+    padded = Ether(src=ONE, dst=TWO) / ends / Raw(struct.pack("!HHHH", 1000, 2000, 8, 0))
+    assert verdict(made(dhcp_servers=NOBODY), padded) is DropReason.UNREADABLE
+
+
+@pytest.mark.parametrize("tpid", inet.TPIDS)
+def test_every_tag_is_looked_through(tpid: int) -> None:
+    inner = bytes(router())
+    frame = inner[:12] + tpid.to_bytes(2) + b"\0\7" + inner[12:]
+    assert verdict(made(router_advertisements=NOBODY), frame) is DropReason.ROGUE_ROUTER
 
 
 def test_honest_fragments_pass() -> None:

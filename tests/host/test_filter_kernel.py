@@ -17,13 +17,19 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
+from l2overlay import inet
 from l2overlay.addresses import MacAddress, parse_mac
 from l2overlay.config import parse_config
-from l2overlay.config_types import Direction, FilterConfig
+from l2overlay.config_types import Action, Direction, FilterConfig
+from l2overlay.dataplane.ethernet import plain
+from l2overlay.dataplane.fdb import Port
+from l2overlay.dataplane.gate import Gate
 from l2overlay.demo.lab import Guest, Lab, Namespace
-from l2overlay.filter.flow import Flow
+from l2overlay.filter.flow import LEGACY, NF_TABLES, Flow, parse_flows
 from l2overlay.filter.rules import explain
+from l2overlay.filter.words import explain_text
 from l2overlay.linux.iptables import FilterSpec, install_text, maps_text, parse_saved, render, render_maps
 
 OWN, PEERS = "alpha", ("alpha", "beta", "gamma", "delta")
@@ -254,3 +260,68 @@ def test_a_station_that_moved_is_judged_by_its_new_peer(lab: Callable[..., Lab])
         outcomes.append(number in numbers_in(capture.frames()))
         assert outcomes[-1] == explain(spec.config, OWN, flow).accepted
     assert outcomes == [False, True]
+
+
+# What hides IP, and what comes before it: the lists of `inet` against this kernel.
+
+
+def behind(kind: int, number: int) -> bytes:
+    """A frame of this EtherType with an IPv4 packet behind it that no rule accepts."""
+    flow = Flow(
+        Direction.IN, 6, ip_address("10.9.2.1"), ip_address("10.9.0.9"), 1, 22,
+        source_mac=REMOTE[2], destination_mac=LOCAL[1], peer=STATIONS.get(REMOTE[2]),
+    )  # fmt: skip
+    whole = frame_of(flow, number)
+    between = struct.pack("!HH", 0, 0x0021) if kind == inet.PPPOE_SESSION else struct.pack("!HH", 5, 0x0800)
+    return whole[:12] + kind.to_bytes(2) + between + whole[14:]
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_kernel_gate_and_explain_agree_about_every_tag(lab: Callable[..., Lab], variant: str) -> None:
+    opened, spec = lab(), FilterSpec("lab", "tap-lab", "br-lab", OWN, config())
+    host = opened.add_host()
+    remote, local = opened.add_guest(host, "tap-lab"), opened.add_guest(host, "g2")
+    install(host, spec, variant)
+    kinds = [*inet.HIDE_IP, inet.PPPOE_DISCOVERY]
+    with opened.capture(local, "eth0") as capture:
+        send(remote, [behind(kind, number) for number, kind in enumerate(kinds)])
+    assert numbers_in(capture.frames()) == set(range(len(kinds)))  # the kernel looks into none of them
+    for number, kind in enumerate(kinds):
+        for tagged in (Action.DROP, Action.ACCEPT):
+            gate = Gate(lambda: None)
+            gate.configure((), {}, out=False, refuse_tagged=tagged is Action.DROP)
+            admitted = gate.admit_in(plain(behind(kind, number)), Port(b"P" * 32)) is None
+            (said,) = explain_text(
+                replace(spec.config, tagged=tagged), OWN, behind(kind, number).hex(), PEERS, lambda _: None
+            )
+            assert (said["action"] == "accept") is admitted
+            assert admitted is (tagged is Action.ACCEPT or kind == inet.PPPOE_DISCOVERY)
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_kernel_and_explain_agree_about_every_extension_header(lab: Callable[..., Lab], variant: str) -> None:
+    """UDP from port 53 is accepted and TCP to port 22 dropped, if the kernel sees that it is UDP or TCP."""
+    opened, spec = lab(), FilterSpec("lab", "tap-lab", "br-lab", OWN, config())
+    host = opened.add_host()
+    remote, local = opened.add_guest(host, "tap-lab"), opened.add_guest(host, "g2")
+    install(host, spec, variant)
+    frames, passes, kernel = [], [], NF_TABLES if variant == "nft" else LEGACY
+    for kind in sorted(inet.EXTENSION_HEADERS):
+        for upper in (UDP(sport=53, dport=1000), TCP(sport=1, dport=22, flags="S")):
+            number = len(frames)
+            body = bytes([17 if UDP in upper else 6, 1 if kind == inet.AUTHENTICATION else 0, *bytes(6)])
+            body += bytes(4) if kind == inet.AUTHENTICATION else b""
+            ip = IPv6(src=f"fd09:3::{number + 1:x}", dst="fd09::9", nh=kind)
+            payload = MARK + struct.pack(">I", number)
+            frame = bytes(
+                Ether(src=REMOTE[2].hex(":"), dst=LOCAL[1].hex(":")) / ip / Raw(body) / upper / payload
+            )
+            (flow,) = parse_flows(frame.hex() + " in", OWN, PEERS, lambda _: None, kernel)
+            frames.append(frame)
+            passes.append(explain(spec.config, OWN, flow).accepted)
+    with opened.capture(local, "eth0") as capture:
+        send(remote, frames)
+    passed = numbers_in(capture.frames())
+    assert [number in passed for number in range(len(frames))] == passes
+    assert any(passes)
+    assert not all(passes)
