@@ -31,7 +31,8 @@ MIN_QUESTION = RECORD_LEN + CHALLENGE_LEN
 TWO_HOSTS_RETURNS = 3
 """So often within `TWO_HOSTS_TIME` a peer came back to an address that it had left, with another session each time: a host
 that roams keeps its session, and two hosts with one key cannot share one."""
-TWO_HOSTS_TIME = 60.0
+TWO_HOSTS_TIME = 150.0
+"""Seconds. Two idle hosts take the peer from each other at every keepalive of 20 s: five visits are 90 s."""
 
 
 class Places:

@@ -4,6 +4,7 @@ import pytest
 
 from l2overlay.addresses import Address
 from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerOnTwoHosts
+from l2overlay.controlplane.roaming import TWO_HOSTS_TIME
 
 from .simulator import STRANGER, Captured, Simulation, started
 from .underlay import Conditions
@@ -172,8 +173,19 @@ def test_one_key_on_two_hosts_is_told_with_both_addresses() -> None:
     (told, *_) = a.times(PeerOnTwoHosts)
     assert told <= sim.now
     clone.kill()
-    sim.run(90.0)
+    sim.run(TWO_HOSTS_TIME + 30.0)
     assert a.status(b).two_hosts is None
+
+
+def test_one_key_on_two_hosts_is_told_though_no_guest_talks() -> None:
+    sim = started(1, 2)
+    a, b = sim.nodes
+    clone = sim.make_node(2, b.private_key)
+    sim.nodes.append(clone)
+    clone.start()
+    sim.run(120.0)
+    assert a.status(b).two_hosts == (b.address, clone.address)
+    assert len(a.times(PeerOnTwoHosts)) == 1
 
 
 def test_a_host_that_goes_to_and_fro_between_two_uplinks_is_not_taken_for_two() -> None:
