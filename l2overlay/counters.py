@@ -38,6 +38,9 @@ class DropReason(StrEnum):
     UNKNOWN_PEER = "unknown_peer"  # a genuine handshake of a key that is not in peers.toml
     STALE_HANDSHAKE = "stale_handshake"  # its stamp is not newer than the last one: a replay
     HANDSHAKE_LIMIT = "handshake_limit"  # more handshakes a second than we answer
+    FLOOD_FILTERED = (
+        "flood_filtered"  # by the kernel, while more strangers' datagrams fail than a node can look at
+    )
     UNKNOWN_SESSION = "unknown_session"
     EXPIRED_SESSION = "expired_session"
     REPLAYED = "replayed"

@@ -78,6 +78,16 @@ MAX_EVENTS = 4096
 MIN_CAPACITY = BASE_SIZE - DATA_OVERHEAD
 """What one datagram to any peer can hold: every path takes the base size."""
 
+FAILED = (
+    DropReason.UNKNOWN_SESSION,
+    DropReason.EXPIRED_SESSION,
+    DropReason.REPLAYED,
+    DropReason.BAD_TAG,
+    DropReason.BAD_TRAIN,
+    DropReason.TRAIN_INCOMPLETE,
+)
+"""What a flood of DATA that nobody sealed is counted as."""
+
 TAGS_LEN = 8
 """Two VLAN tags, which the segment's MTU does not count."""
 
@@ -548,6 +558,20 @@ class Overlay:
         self._local.counters.drop(DropReason.RECEIVE_OVERFLOW, count)
         for peer in self._up.values():
             peer.reception.overflowed()
+
+    def flood_filtered(self, count: int) -> None:
+        """The kernel dropped `count` datagrams by the filter that `known_addresses` are the exceptions of."""
+        self._local.counters.rx_datagrams += count
+        self._local.counters.drop(DropReason.FLOOD_FILTERED, count)
+
+    def failed_datagrams(self) -> int:
+        """How many datagrams of DATA and TRAIN came to nothing so far, whoever sent them."""
+        counters = (self._local.counters, *(peer.counters for peer in self._members))
+        return sum(each.drops.get(reason, 0) for each in counters for reason in FAILED)
+
+    def known_addresses(self) -> set[Address]:
+        """Where peers are, may be, or have just been asked whether they are."""
+        return {address for peer in self._members for address in peer.addresses()}
 
     def tap_overflowed(self, count: int) -> None:
         """The queue of the TAP had no room for `count` frames, which therefore never came to `receive_frames`."""

@@ -18,6 +18,7 @@ queue, fragments.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from math import ceil, inf
 
 from l2overlay.addresses import Address, PeerKey
@@ -578,6 +579,14 @@ class Peer:
         self._unconfirmed_inits = 0
         if self._asking:
             self._stop_handshake()
+
+    def addresses(self) -> Iterator[Address]:
+        """Where it is, may be, or has just been asked."""
+        sessions = (
+            session.address for session in (self.current, *self.previous, *self.next) if session is not None
+        )
+        found = (self.endpoint, self.configured, *sessions, *self._roaming.asked())
+        return (address for address in found if address is not None)
 
     def heard_at(self, address: Address, length: int, now: float) -> None:
         """Datagrams with `length` bytes of plaintext came from `address`, and nothing was sent there yet."""

@@ -5,7 +5,7 @@ that leave for addresses which nobody has proven have a rate for each peer, and 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 
 from l2overlay.addresses import Address
@@ -75,6 +75,10 @@ class Roaming:
         self._left: tuple[Address | None, float] = (None, now)
         self.next_try = inf
         """When `due_endpoint` has something to do."""
+
+    def asked(self) -> Collection[Address]:
+        """Addresses that may still answer."""
+        return self._asked.keys()
 
     def want(self, endpoint: Address | None, now: float) -> None:
         """The peer is to be asked there; None: nowhere."""

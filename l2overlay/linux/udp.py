@@ -18,13 +18,14 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple, Self
 
 from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
 from l2overlay.errors import HostPermissionError, HostSetupError
+from l2overlay.linux import shield
 from l2overlay.linux.rtnetlink import Sources, link_mtu, route_link
 from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for, pack_name, refused_name
 from l2overlay.privileges import remedy
@@ -317,6 +318,16 @@ class LinuxUdp:
         if hosts != self._shut:
             self._shut = hosts
             self.forget_addresses()
+
+    def shield(self, known: Iterable[Address] | None) -> bool:
+        """Let the kernel drop most DATA that comes from none of these addresses; None: let everything pass again.
+
+        False: the kernel does not take the filter.
+        """
+        if known is not None:
+            return shield.attach(self._socket, shield.program(known))
+        shield.detach(self._socket)
+        return True
 
     def forget_addresses(self) -> None:
         """A link, address or route changed: ask again which address is preferred, and what a scope is called."""

@@ -11,7 +11,7 @@ import secrets
 import signal
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -37,6 +37,7 @@ from l2overlay.node.answers import Answers
 from l2overlay.node.clockwork import LoopLag, OverlayTimer, boot_time
 from l2overlay.node.control import Answer, ControlSocket, open_control_socket
 from l2overlay.node.filter_keeper import FilterKeeper
+from l2overlay.node.flood_watch import FloodWatch
 from l2overlay.node.journal import Journal, LineWriter
 from l2overlay.node.keeper import Keeper, Watch
 from l2overlay.node.notify import notify
@@ -82,6 +83,8 @@ class NodeUdp(Udp, Protocol):
     def forget_paths(self) -> None: ...
 
     def forget_addresses(self) -> None: ...
+
+    def shield(self, known: Iterable[Address] | None) -> bool: ...
 
     def shut_hosts(self, hosts: frozenset[str]) -> None: ...
 
@@ -238,6 +241,7 @@ class Node:
             "control socket": self._control.run,
             "stamps": self._note_stamps,
             "ways": self._watch_ways,
+            "flood watch": self.floods.run,
         }
 
     async def _watched(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
@@ -321,6 +325,7 @@ class Node:
         )
         self.filter.configure(self.config)
         self.resolver = Resolver(nursery, self._set_endpoint, around.lookup)
+        self.floods = FloodWatch(self._overlay, lambda: self.udp, self.pump, self.journal, self.clock)
         self._control = ControlSocket(
             open_control_socket(around.control_path), Answers(self).requests(), self.journal.say
         )

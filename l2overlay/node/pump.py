@@ -101,6 +101,8 @@ class Pump:
         self._pause = Pause(self._epoll, self._move)
         self._now = self._frame_time = self._datagram_time = -inf
         self._dense = self._calm = False
+        self.shielded = False
+        """The kernel filters what comes to the UDP socket, and counts that with what the socket had no room for."""
         self.blocked_count = 0
         """How often the UDP socket was full."""
         self.rehearsal_count = 0
@@ -228,7 +230,10 @@ class Pump:
     def _count_overflow(self) -> None:
         lost = (self._udp.overflow_count - self._overflow_count) % 2**32  # the kernel counts in a u32
         self._overflow_count = self._udp.overflow_count
-        self._overlay.receive_overflowed(lost)
+        if self.shielded:
+            self._overlay.flood_filtered(lost)
+        else:
+            self._overlay.receive_overflowed(lost)
 
     def _receive_frames(self, tap: Tap, ready: int) -> None:
         started = self._clock()

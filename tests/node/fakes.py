@@ -9,7 +9,7 @@ import errno
 import json
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 
 from l2overlay.addresses import Address
@@ -107,6 +107,9 @@ class FakeUdp:
 
     def forget_addresses(self) -> None:
         pass
+
+    def shield(self, known: Iterable[Address] | None) -> bool:
+        return True
 
     def shut_hosts(self, hosts: frozenset[str]) -> None:
         pass
