@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from l2overlay.doctor.filtering import check_underlay_firewall
 from l2overlay.doctor.finding import Finding, Severity
-from l2overlay.doctor.view import HostView, RouteView
+from l2overlay.doctor.view import HostView, PeerView, RouteView
 
 BASE_DATAGRAM = 1200
 """Bytes of the smallest datagram that a path must carry (docs/protocol.md, Path MTU)."""
@@ -48,11 +48,21 @@ def check_peers(view: HostView) -> Iterator[Finding]:
                 severity=Severity.ERROR,
                 text=f"peer {peer.name} ({where}) is down: {peer.reason or 'no session'}",
                 proof=(f"l2overlay peers: {peer.name} down, {peer.reason or 'no session'}",),
-                advice="this host's own firewall drops the node's datagrams, as said here too: open that first"
-                if shut
-                else f"on {peer.name}: is its node running, is UDP port {peer.port} open? 'l2overlay status' there "
-                "says when it refuses this node: another key, psk, suite, segment name, or a clock that is behind",
+                advice=_advice_for_silence(view, peer, where, shut=bool(shut)),
             )
+
+
+def _advice_for_silence(view: HostView, peer: PeerView, where: str, *, shut: bool) -> str:
+    if shut:
+        return "this host's own firewall drops the node's datagrams, as said here too: open that first"
+    node = view.segment.node
+    told = [text for text, _ in node.refused] if node is not None else []
+    if any(text.startswith(f"{where} ") or f"({where})" in text for text in told):
+        return f"{where} is heard: the cause is what is said of its handshakes here, too"
+    return (
+        f"on {peer.name}: is its node running, is UDP port {peer.port} open? 'l2overlay status' there "
+        "says when it refuses this node: another key, psk, suite, segment name, or a clock that is behind"
+    )
 
 
 def check_refused(view: HostView) -> Iterator[Finding]:

@@ -277,7 +277,8 @@ def mtu_troubles(config: Config, peers: Iterable[PeerStatus]) -> list[str]:
     ours = config.segment.mtu
     odd = [p for p in peers if p.up and p.mtu and p.mtu != ours]
     named = [
-        f"mtu: {p.mtu} at peer {p.name}, {ours} here; larger frames than {min(p.mtu, ours)} do not pass: make it equal"
+        f"mtu: {p.mtu} at peer {p.name}, {ours} here; larger frames than {min(p.mtu, ours)} do not pass: "
+        "make mtu in [segment] equal in both peers.toml, and restart the node whose file you changed"
         for p in odd[:NAMED_TROUBLES]
     ]
     rest = len(odd) - len(named)

@@ -588,6 +588,29 @@ def test_a_peer_is_not_blamed_for_the_firewall_of_this_host() -> None:
         assert "this host's own firewall drops the node's datagrams" in peer.advice
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "192.0.2.2:7470 calls with another suite: make suite equal in both peers.toml",
+        "peer beta (192.0.2.2:7470) answers, and the answer cannot be read: is the psk equal on both hosts?",
+    ],
+)
+def test_a_peer_that_is_heard_and_refused_is_not_looked_for_behind_a_closed_port(text: str) -> None:
+    down = with_segment(
+        peers=(replace(PEER, up=False, reason="no answer to 12 handshakes"),),
+        node=replace(NODE, refused=((text, ""),)),
+    )
+    peer, refused = diagnose(broken(down))
+    assert (peer.cause, refused.cause) == ("peer-down", "handshake-refused")
+    assert "open?" not in peer.advice
+    assert "192.0.2.2:7470 is heard" in peer.advice
+    other = with_segment(
+        peers=(replace(PEER, up=False, reason="no answer to 12 handshakes"),),
+        node=replace(NODE, refused=((text.replace("192.0.2.2", "192.0.2.22"), ""),)),
+    )
+    assert "is UDP port 7470 open?" in diagnose(broken(other))[0].advice
+
+
 def test_a_peer_that_is_down_behind_the_only_nic_in_the_bridge_is_no_tunnel_into_itself() -> None:
     view = broken(
         with_view(

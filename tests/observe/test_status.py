@@ -166,3 +166,14 @@ def test_one_key_on_two_hosts_degrades_the_node_and_names_both_addresses() -> No
     assert data["state"] == "degraded"
     (trouble,) = data["degraded"]
     assert "a answers at 192.0.2.1:7470 and at 198.51.100.9:7471" in trouble
+
+
+def test_another_mtu_at_a_peer_degrades_the_node_and_says_where_it_stands_and_what_to_do() -> None:
+    (trouble,) = status_data(CONFIG, FACTS, Counters(), [replace(UP, mtu=9000)])["degraded"]
+    assert trouble.startswith("mtu: 9000 at peer a, 1500 here; larger frames than 1500 do not pass")
+    assert (
+        "make mtu in [segment] equal in both peers.toml, and restart the node whose file you changed"
+        in trouble
+    )
+    for same in (1500, 0):  # 0: an older version, which does not tell it
+        assert status_data(CONFIG, FACTS, Counters(), [replace(UP, mtu=same)])["degraded"] == []
