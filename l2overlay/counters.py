@@ -70,7 +70,7 @@ class DropReason(StrEnum):
     STORM_BROADCAST = "storm_broadcast"  # more than may be flooded from one port
     STORM_MULTICAST = "storm_multicast"
     STORM_UNKNOWN_UNICAST = "storm_unknown_unicast"
-    LOOP_PROBE = "loop_probe"  # a probe of the loop guard, which is never forwarded
+    LOOP_PROBE = "loop_probe"  # a probe of the loop guard, or a witness, which are never forwarded
     LOOP_BLOCKED = "loop_blocked"  # the LAN gets there by another path
 
     # the filter's part of the switch

@@ -36,6 +36,7 @@ from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.controlplane.peer import REJECT_TIME, Peer
 from l2overlay.controlplane.protection import LoopStatus, Protection, StormStatus
 from l2overlay.controlplane.refusals import Refusal
+from l2overlay.controlplane.witness import CHANCE_LEN
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.ethernet import (
     ETHERNET_HEADER_LEN,
@@ -174,6 +175,7 @@ class Overlay:
         self._own_datagrams: OwnDatagrams | None = None
         self._tell_returned = now
         self._protection = Protection(context.public_key, random(32), self._counters_of, now)
+        self._witnesses = self._protection.loop.witnesses
         self._set_static_stations((), config.peers, now)
         self._config = config
         self._protection.configure(config, self._switch, now)
@@ -219,6 +221,8 @@ class Overlay:
                 return True
         if self._own_datagrams is not None:
             frames = self._without_own(self._own_datagrams, frames, now)
+        if self._witnesses.waiting:
+            frames = self._without_witnesses(frames, now)
         if self._protection.guards is not None:
             frames = self._protection.guards.from_tap(frames, now)
         groups: dict[Decision, list[TapFrame]] = {}
@@ -271,8 +275,19 @@ class Overlay:
     def _look_at_refused(self, reason: DropReason, frame: TapFrame, now: float) -> None:
         if reason is DropReason.LOOP_PROBE and self._protection.loop.hear_untrusted(frame, now):
             self._follow_loops(now)
+        elif self._protection.loop.suspects:
+            self._protection.loop.suspects = False
+            self._frames.append([self._witnesses.make(self._local.random(CHANCE_LEN), now)])
         else:
             self._protection.tell_refused(reason, LOCAL, MacAddress(frame[SOURCE]), now)
+
+    def _without_witnesses(self, frames: Sequence[TapFrame], now: float) -> Sequence[TapFrame]:
+        kept = [frame for frame in frames if not self._witnesses.heard(frame[VIRTIO_LEN:], now)]
+        if len(kept) < len(frames):
+            self._local.counters.drop(DropReason.LOOP_PROBE, len(frames) - len(kept))
+            self._protection.loop.heard_witness(now)
+            self._follow_loops(now)
+        return kept
 
     def _flood(self, frames: list[TapFrame], used: dict[Peer, None], now: float) -> None:
         if not self._up or self._protection.loop.ring is not None:

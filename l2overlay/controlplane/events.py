@@ -159,6 +159,16 @@ class LoopFound:
     peer: PeerKey | None
     carrier: PeerKey | None
     """Who carries for both LANs from now on; None is this node."""
+    probe: MacAddress | None = None
+    """Of a loop in our LAN, the source of what came back; the bridge knows by which port."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRepeated:
+    """Something in our LAN repeats the loop guard's probes, and no other flood: a station, and no second path."""
+
+    probe: MacAddress
+    """Their source; the bridge knows by which port they came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,5 +202,6 @@ Event = (
     | StormEnded
     | LoopFound
     | LoopHealed
+    | ProbeRepeated
     | DatagramReturned
 )

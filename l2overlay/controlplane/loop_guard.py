@@ -22,8 +22,9 @@ one way and is answered by another would make its address move with every frame.
 
 When mates come or go, where stations are has changed for everybody: LAN records tell the peers to forget ours.
 
-If a node hears its own probe, its LAN is a ring in itself. No link to close cures that; it floods nothing into the overlay
-and nothing out of it until the ring is gone, and known unicast goes on.
+If a node hears its own probe, its LAN may be a ring in itself, or a station repeats what it hears. A witness tells which
+(`witness`): only if that comes back, too, it is a ring. No link to close cures a ring; the node floods nothing into the
+overlay and nothing out of it until the ring is gone, and known unicast goes on.
 
 What it cannot tell from a cable: two stations at two sites that carry probes between them. That is a second path.
 """
@@ -36,6 +37,7 @@ from math import inf
 from struct import Struct
 
 from l2overlay.addresses import MacAddress, PeerKey
+from l2overlay.controlplane.witness import Witnesses
 from l2overlay.dataplane.ethernet import PROBE_GROUP, PROBE_TYPE, VIRTIO_LEN, plain
 from l2overlay.dataplane.wire import LAN
 from l2overlay.seams import TapFrame
@@ -82,7 +84,10 @@ class LoopGuard:
         self.enabled = enabled
         self.mates: dict[PeerKey, Mate] = {}
         self.ring: Mate | None = None
-        """Our own probe came back."""
+        """Our own probe came back, and so did a witness."""
+        self.witnesses = Witnesses(key)
+        self.suspects = False
+        """Our own probe came back: a witness is to be sent. The caller clears it."""
         self.next_probe = now
         self._own, self._key = own, key
         self._change = 0
@@ -125,7 +130,8 @@ class LoopGuard:
         if magic != _MAGIC:
             return False
         if sender == sender_of(self._own):
-            return self._hear_own(body, sequence, now)
+            self._hear_own(body, sequence)
+            return False
         peer = self._senders.get(sender)
         lan = None if peer is None else self._lans.get(peer)
         if peer is None or lan is None or sequence <= lan.sequence or not _is_genuine(lan.key, body):
@@ -135,27 +141,33 @@ class LoopGuard:
         self.mates[peer] = Mate(int.from_bytes(reached, "big"), since, now + HOLD_TIME)
         return True
 
-    def _hear_own(self, body: bytes, sequence: int, now: float) -> bool:
+    def _hear_own(self, body: bytes, sequence: int) -> None:
         recent = self._sequence - HOLD_TIME / PROBE_INTERVAL
-        if sequence <= max(recent, self._heard_of_own) or not _is_genuine(self._key, body):
-            return False
-        self._heard_of_own = sequence
+        if sequence > max(recent, self._heard_of_own) and _is_genuine(self._key, body):
+            self._heard_of_own = sequence
+            self.suspects = True
+
+    def heard_witness(self, now: float) -> None:
+        """A witness came back from our LAN: it is a ring."""
         self.ring = Mate(0, self.ring.since if self.ring is not None else now, now + HOLD_TIME)
-        return True
 
     # -- what follows from them --------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Forget mates that are not heard any more."""
+        """Forget mates that are not heard any more, and witnesses that did not come back."""
+        if self.enabled:
+            self.witnesses.expire(now)
+        else:
+            self.witnesses.forget()
         self.mates = {peer: mate for peer, mate in self.mates.items() if self.enabled and mate.until > now}
         if self.ring is not None and (not self.enabled or self.ring.until <= now):
             self.ring = None
 
     def next_time(self) -> float:
-        """When a probe is due or a mate is forgotten."""
+        """When a probe is due, or a mate or a witness is forgotten."""
         if not self.enabled:
             return inf
-        holds = [mate.until for mate in self.mates.values()]
+        holds = [mate.until for mate in self.mates.values()] + list(self.witnesses.waiting.values())
         return min(self.next_probe, self.ring.until if self.ring is not None else inf, *holds, inf)
 
     def blocks(self, peer: PeerKey) -> bool:

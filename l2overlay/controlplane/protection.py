@@ -15,10 +15,12 @@ from l2overlay.controlplane.events import (
     FrameRefused,
     LoopFound,
     LoopHealed,
+    ProbeRepeated,
     StormEnded,
     StormStarted,
 )
-from l2overlay.controlplane.loop_guard import LoopGuard, Mate
+from l2overlay.controlplane.loop_guard import LoopGuard, Mate, probe_mac
+from l2overlay.controlplane.witness import REPEATED_INTERVAL
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.guards import Guards, guards
@@ -84,6 +86,7 @@ class Protection:
         self._told: dict[tuple[DropReason, Port, MacAddress], tuple[float, int]] = {}
         self._followed: tuple[dict[PeerKey, int], Mate | None] = ({}, None)
         self._since: dict[PeerKey, float] = {}
+        self._next_repeated = -inf
 
     def configure(self, config: Config, switch: Switch, now: float) -> None:
         """Take over `[protect]`, and `learn` and `max_macs` of the peers."""
@@ -178,6 +181,7 @@ class Protection:
         """Close and open ports as the loop guard says. Whether anything is different now; `peers` are those that are up."""
         loop = self.loop
         loop.expire(now)
+        self._tell_repeated(now)
         mates = {peer: mate.reached for peer, mate in loop.mates.items()}
         (old_mates, old_ring), self._followed = self._followed, (mates, loop.ring)
         same_lan = mates.keys() == old_mates.keys() and (loop.ring is None) == (old_ring is None)
@@ -190,6 +194,12 @@ class Protection:
             loop.lan_changed(peers)
         self.close_ports(switch)
         return True
+
+    def _tell_repeated(self, now: float) -> None:
+        repeated, self.loop.witnesses.repeated = self.loop.witnesses.repeated, False
+        if repeated and self.loop.ring is None and self._next_repeated <= now:
+            self._next_repeated = now + REPEATED_INTERVAL
+            self.events.append(ProbeRepeated(probe_mac(self._own)))
 
     def close_ports(self, switch: Switch) -> None:
         """Find out anew which ports are closed; what was learned at one that opens or closes is elsewhere now."""
@@ -209,7 +219,7 @@ class Protection:
         for peer in set(old) - loop.mates.keys():
             self.events.append(LoopHealed(peer, now - self._since.pop(peer, now)))
         if loop.ring is not None and old_ring is None:
-            self.events.append(LoopFound(None, None))
+            self.events.append(LoopFound(None, None, probe_mac(self._own)))
         elif loop.ring is None and old_ring is not None:
             self.events.append(LoopHealed(None, now - old_ring.since))
 

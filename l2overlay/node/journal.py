@@ -31,6 +31,7 @@ from l2overlay.controlplane.events import (
     PeerOnTwoHosts,
     PeerUnanswered,
     PeerUp,
+    ProbeRepeated,
     StationFrozen,
     StationMoved,
     StormEnded,
@@ -221,6 +222,7 @@ _KINDS: dict[type, str] = {
     StormEnded: "storm_ended",
     LoopFound: "loop_found",
     LoopHealed: "loop_healed",
+    ProbeRepeated: "probe_repeated",
     DatagramReturned: "datagram_returned",
 }
 
@@ -296,6 +298,9 @@ _TEXTS: dict[type, Callable[[Any, Callable[[PeerKey | None], str]], str]] = {
     StormStarted: _storm,
     StormEnded: _storm,
     LoopFound: _loop,
+    ProbeRepeated: lambda _e, _where: (
+        "loop: a station of this host's LAN repeats the loop guard's probes; it is no second path, and nothing is blocked"
+    ),
     LoopHealed: lambda e, where: (
         "loop healed: the LAN of this host is a ring no more"
         if e.peer is None

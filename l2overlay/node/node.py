@@ -19,7 +19,7 @@ from typing import Protocol
 
 import trio
 
-from l2overlay.addresses import Address, PeerKey, format_mac
+from l2overlay.addresses import Address, MacAddress, PeerKey, format_mac
 from l2overlay.config import Config, Endpoint, PeerConfig
 from l2overlay.controlplane.events import (
     DatagramReturned,
@@ -30,6 +30,7 @@ from l2overlay.controlplane.events import (
     PeerMoved,
     PeerUnanswered,
     PeerUp,
+    ProbeRepeated,
 )
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
@@ -445,6 +446,14 @@ class Node:
             # Once, also when a thousand peers go at the same moment.
             trio.lowlevel.current_trio_token().run_sync_soon(self._forget_stations, idempotent=True)
         self.journal.tell_event(event)
+        if isinstance(event, LoopFound | ProbeRepeated) and event.probe is not None:
+            self._name_port(event.probe)
+
+    def _name_port(self, probe: MacAddress) -> None:
+        """Say by which port of the bridge a probe of ours came back, if the bridge knows."""
+        port = self.around.site.port_of(probe)
+        if port:
+            self.journal.say(f"loop: the probe came back by the port {port} of {self.config.segment.bridge}")
 
     def _forget_stations(self) -> None:
         """What the bridge has learned at the TAP may be gone, or behind another of its ports now, or the reverse."""

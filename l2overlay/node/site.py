@@ -20,6 +20,7 @@ from l2overlay.linux.firewall import Firewall
 from l2overlay.linux.host import HostSpec, HostState, Undone
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.linux.link_counters import read_link_counters
+from l2overlay.linux.rtnetlink import station_port
 from l2overlay.linux.tap import LinuxTap
 from l2overlay.node.kernel_losses import KernelLosses
 from l2overlay.node.rundir import RunDir
@@ -88,6 +89,14 @@ class Site:
     def forget_stations(self) -> None:
         """The bridge learns anew who is behind the TAP. Raises HostSetupError. Needs no thread: it is one message."""
         bridge.forget_stations(self.spec.tap)
+
+    def port_of(self, mac: MacAddress) -> str:
+        """The port of the bridge behind which it has learned this station; "" when it has not, or behind the TAP."""
+        try:
+            port = station_port(self.spec.bridge, mac)
+        except OSError:
+            return ""
+        return "" if port == self.spec.tap else port
 
     @property
     def tap(self) -> LinuxTap:

@@ -1,10 +1,12 @@
 """The loop guard by itself: what a probe is, which ones count, and who blocks whom (sim/test_loops.py: what comes of it)."""
 
+from ipaddress import ip_address, ip_network
 from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.layers.l2 import ARP, Ether
 
 from l2overlay.addresses import PeerKey
 from l2overlay.controlplane.loop_guard import (
@@ -17,6 +19,7 @@ from l2overlay.controlplane.loop_guard import (
     probe_mac,
     sender_of,
 )
+from l2overlay.controlplane.witness import WITNESS_TIME, Witnesses
 from l2overlay.dataplane.ethernet import PROBE_GROUP, VIRTIO_LEN
 from l2overlay.dataplane.wire import LAN
 from l2overlay.seams import TapFrame
@@ -153,16 +156,67 @@ def test_a_peer_that_was_started_anew_begins_to_count_anew() -> None:
     assert hears(a, again)
 
 
-def test_our_own_probe_comes_back_only_from_a_ring_and_only_while_it_is_new() -> None:
+def test_our_own_probe_raises_a_suspicion_only_while_it_is_new_and_once() -> None:
     a = guard(A)
     frames = [a.probe([], float(n)) for n in range(10)]
-    assert not a.hear_untrusted(frames[0], 9.0), "somebody has kept it"
+    a.hear_untrusted(frames[0], 9.0)
+    assert not a.suspects, "somebody has kept it"
+    a.hear_untrusted(frames[9], 9.0)
+    assert a.suspects
     assert a.ring is None
-    assert a.hear_untrusted(frames[9], 9.0)
+    a.suspects = False
+    a.hear_untrusted(frames[9], 9.0)
+    assert not a.suspects
+
+
+def test_a_witness_that_comes_back_shows_a_ring_for_a_while() -> None:
+    a = guard(A)
+    a.heard_witness(1.0)
+    a.heard_witness(2.0)
     assert a.ring is not None
-    assert not a.hear_untrusted(frames[9], 9.0)
-    a.expire(9.0 + HOLD_TIME)
+    assert a.ring.since == 1.0
+    a.expire(2.0 + HOLD_TIME - 0.01)
+    assert a.ring is not None
+    a.expire(2.0 + HOLD_TIME)
     assert a.ring is None
+
+
+# -- witnesses -------------------------------------------------------------------------------------------------------
+
+
+def test_a_witness_is_an_arp_probe_that_nobody_answers_or_learns_from() -> None:
+    witnesses = Witnesses(b"k" * 32)
+    for chance in range(0, 1 << 16, 251):
+        made = witnesses.make(chance.to_bytes(2, "big"), 0.0)[VIRTIO_LEN:]
+        frame = Ether(made)
+        assert bytes(frame) == made
+        assert (frame.dst, frame.src, frame[ARP].op) == ("ff:ff:ff:ff:ff:ff", frame[ARP].hwsrc, 1)
+        assert frame[ARP].psrc == "0.0.0.0"
+        assert ip_address(frame[ARP].pdst) in ip_network("169.254.0.0/16")
+        assert 1 <= int(frame[ARP].pdst.split(".")[2]) <= 254, "RFC 3927, section 2.1"
+        assert made[6] & 3 == 2
+        assert probe_mac(A) != made[6:12]
+
+
+def test_a_witness_counts_once_whole_in_time_and_padded_too() -> None:
+    witnesses = Witnesses(b"k" * 32)
+    sent = [witnesses.make(bytes((0, n)), 0.0)[VIRTIO_LEN:] for n in range(3)]
+    assert not witnesses.heard(sent[0][:-1], 0.1)
+    assert not witnesses.heard(sent[0][:-1] + b"\xff", 0.1)
+    assert witnesses.heard(sent[0], 0.1)
+    assert not witnesses.heard(sent[0], 0.1)
+    assert witnesses.heard(sent[1] + bytes(18), 0.1)
+    assert not witnesses.heard(sent[2], WITNESS_TIME)
+
+
+def test_a_witness_that_does_not_come_back_is_noticed_and_leaves_nothing() -> None:
+    witnesses = Witnesses(b"k" * 32)
+    witnesses.make(b"ab", 0.0)
+    witnesses.expire(WITNESS_TIME - 0.01)
+    assert not witnesses.repeated
+    witnesses.expire(WITNESS_TIME)
+    assert witnesses.repeated
+    assert not witnesses.waiting
 
 
 # -- who blocks whom -------------------------------------------------------------------------------------------------

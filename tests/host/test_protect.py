@@ -22,7 +22,7 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, IPv6
 from scapy.layers.l2 import ARP, Ether
-from stations import Ear, eventually, frame, heard_by, peer_of, speak, status
+from stations import QUIET, Ear, eventually, frame, heard_by, peer_of, speak, status
 
 from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
 from l2overlay.demo.lab import Guest, Host, Lab, PingResult
@@ -342,6 +342,103 @@ def test_conversations_go_on_while_a_cable_comes_and_goes(lab: MakeLab) -> None:
     print(f"of 500 pings in 10 s over a cable that came and went {result.lost} were lost")
     assert result.lost <= 300, "the second path was there for 4 s of 10 and is held for 3.5 s more"
     assert net.lab.ping(g3, g2.ipv4, count=5).lost == 0
+
+
+REPEATER = """
+    import socket, sys
+    everything = sys.argv[1] == "everything"
+    ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)
+    ear.bind(("eth0", 3))
+    print("ready", flush=True)
+    while True:
+        frame, where = ear.recvfrom(65536)
+        if where[2] != 4 and (frame[:6] == b"\\x03l2olp" or (everything and frame[0] & 1)):
+            ear.send(frame)
+"""
+
+
+@contextmanager
+def repeating(guest: Guest, what: str) -> Iterator[None]:
+    """The guest sends again what it hears: "probes", or "everything" that is flooded."""
+    script = [sys.executable, "-c", textwrap.dedent(REPEATER), what]
+    process = guest.popen(script, stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=5)
+
+
+def test_a_guest_that_repeats_the_probes_cuts_nobody_off_and_its_port_is_named(lab: MakeLab) -> None:
+    net = Segment(lab())
+    g1, g2, _ = net.guests
+    with repeating(g1, "probes"), Ear(g2) as ear:
+        for number in range(20):
+            speak(g1, frame(BROADCAST, g1.mac, f"marker-{number:03}".encode()))
+            time.sleep(0.2)
+        time.sleep(QUIET)
+        assert copies(ear, b"marker-") == 20
+    assert [status(node)["loops"] for node in net.nodes] == [[], [], []]
+    first, second = net.events(1, "loop")
+    assert first == (
+        "loop: a station of this host's LAN repeats the loop guard's probes; it is no second path, and nothing is blocked"
+    )
+    assert second == "loop: the probe came back by the port g1 of br-lab"
+
+
+def test_a_guest_that_repeats_every_flood_is_found_as_a_ring_and_its_port_is_named(lab: MakeLab) -> None:
+    net = Segment(lab())
+    g1, g2, _ = net.guests
+    began = time.monotonic()
+    with repeating(g1, "everything"):
+        until_told(net, (1,), "is a ring", began, 3.0)
+        eventually(lambda: any("came back by the port" in line for line in net.events(1, "loop")), 1.0)
+    healed = until_told(net, (1,), "a ring no more", time.monotonic(), 6.0)
+    assert net.lab.ping(g2, g1.ipv4, count=3).lost == 0
+    print(f"healed after {healed:.2f} s")
+
+
+CABLE = """
+    import select, socket, time
+    ends = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3) for _ in range(2)]
+    for end, name in zip(ends, ("ring1x", "ring2x")):
+        end.bind((name, 3))
+    print("ready", flush=True)
+    while True:
+        for end in select.select(ends, (), ())[0]:
+            frame, where = end.recvfrom(65536)
+            if where[2] != 4:
+                ends[end is ends[0]].send(frame)
+                time.sleep(0.001)
+"""
+"""A cable that carries 1000 frames a second: a veth from port to port leaves no CPU to anybody."""
+
+
+@contextmanager
+def ring(host: Host) -> Iterator[None]:
+    """Two ports of the host's bridge are joined by a cable."""
+    for name in ("ring1", "ring2"):
+        host.ip(f"link add {name} type veth peer name {name}x")
+        host.ip(f"link set {name} master br-lab", f"link set {name} up", f"link set {name}x up")
+    process = host.popen([sys.executable, "-c", textwrap.dedent(CABLE)], stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=5)
+        host.ip("link del ring1", "link del ring2")
+
+
+def test_a_ring_of_one_bridge_is_found_within_three_seconds_and_heals(lab: MakeLab) -> None:
+    net = Segment(lab())
+    with ring(net.hosts[0]):
+        took = until_told(net, (1,), "is a ring", time.monotonic(), 3.0)
+        eventually(lambda: any("by the port ring" in line for line in net.events(1, "loop")), 1.0)
+    healed = until_told(net, (1,), "a ring no more", time.monotonic(), 6.0)
+    eventually(lambda: net.lab.ping(net.guests[1], net.guests[0].ipv4, count=3).lost == 0, 5.0)
+    print(f"a ring was found after {took:.2f} s, healed after {healed:.2f} s")
 
 
 # -- addresses without end -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from l2overlay.controlplane.events import (
     FrameRefused,
     LoopFound,
     LoopHealed,
+    ProbeRepeated,
     StationFrozen,
     StormEnded,
     StormStarted,
@@ -70,6 +71,13 @@ class Lines(LineWriter):
         (
             LoopHealed(BETA, 12.34),
             "loop healed: the second path to the LAN of beta is gone after 12.3 s",
+        ),
+        (
+            ProbeRepeated(MAC),
+            (
+                "loop: a station of this host's LAN repeats the loop guard's probes; it is no second path, "
+                "and nothing is blocked"
+            ),
         ),
         (LoopHealed(None, 1.0), "loop healed: the LAN of this host is a ring no more"),
     ],

@@ -5,11 +5,13 @@
                  +------------------------- cable ------------------------+
 
 A LAN is a hub: what goes in at one place comes out at all others, those of LANs that cables join to it included, a tenth
-of a millisecond later. A LAN that is a ring gives each frame back to the TAP that it came from, once.
+of a millisecond later. A LAN that is a ring gives each frame back to the TAP that it came from, once. A station may repeat
+to the TAP what it hears from it (`Echo`).
 """
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from l2overlay.config import Config, ProtectConfig
@@ -23,6 +25,15 @@ from .simulator import Node, Simulation
 CABLE_DELAY = 0.0001
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A station that sends again what it hears and `repeats` accepts: so many copies, so many seconds later."""
+
+    repeats: Callable[[bytes], bool]
+    delay: float
+    copies: int
+
+
 class LanNode(Node):
     """A node with a LAN. Its stations count how often each frame has come, by number."""
 
@@ -33,6 +44,7 @@ class LanNode(Node):
         self.copies: Counter[int] = Counter()
         self.probes_heard = 0
         self.ring = False
+        self.echo: Echo | None = None
 
     def say(self, to: "Node | bytes" = BROADCAST, *, source: bytes | None = None) -> int:
         """A station of this LAN sends one frame. Returns its number."""
@@ -108,5 +120,8 @@ class LanSimulation(Simulation):
                 if node is not tap or node.ring:
                     node.probes_heard += frame[:6] == PROBE_GROUP
                     node.receive_frames([plain(frame)])
+            if tap is not None and at.echo is not None and at.echo.repeats(frame):
+                for _ in range(at.echo.copies):
+                    self.at(self.now + at.echo.delay, lambda: at.receive_frames([plain(frame)]))
 
         self.at(self.now + CABLE_DELAY, arrive)

@@ -247,7 +247,7 @@ class Node:
                     sim.carry(self, burst.address, datagram)
             for gather in overlay.frames_to_deliver():
                 frame = b"".join(gather)[VIRTIO_LEN:]
-                frames_out += frame[:6] != PROBE_GROUP  # which no peer has sent
+                frames_out += not self._is_own(frame)
                 self._deliver(frame)
             event = overlay.next_event()
             if event is None:
@@ -262,6 +262,10 @@ class Node:
                 self.name, before, self._ledger, frames_in=frames_in, up=up, frames_out=frames_out
             )
         self._set_alarm()
+
+    def _is_own(self, frame: bytes) -> bool:
+        """A probe or a witness of the loop guard, which no peer has sent."""
+        return frame[:6] == PROBE_GROUP or frame in self.overlay._witnesses.waiting
 
     def _deliver(self, frame: bytes) -> None:
         number = self.sim.watch.frame_delivered(frame, self.name)

@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 
 from l2overlay.config import Party, ProtectConfig
-from l2overlay.controlplane.events import LoopFound, LoopHealed, StationFrozen
-from l2overlay.controlplane.loop_guard import HOLD_TIME, PROBE_INTERVAL
+from l2overlay.controlplane.events import LoopFound, LoopHealed, ProbeRepeated, StationFrozen
+from l2overlay.controlplane.loop_guard import HOLD_TIME, PROBE_INTERVAL, probe_mac
 from l2overlay.counters import DropReason
+from l2overlay.dataplane.ethernet import PROBE_GROUP
 
-from .lans import LanNode, LanSimulation
+from .lans import Echo, LanNode, LanSimulation
 from .underlay import Conditions
 
 SEEDS = range(3)
@@ -297,6 +298,71 @@ def test_a_lan_that_is_a_ring_floods_nothing_into_the_overlay_until_it_is_none()
     sim.run_until(lambda: healed(a), within=HEALED)
     each_once(sim, a)
     assert found(b) == []
+
+
+# -- a station that repeats what it hears ----------------------------------------------------------------------------
+
+
+def is_probe(frame: bytes) -> bool:
+    return frame[:6] == PROBE_GROUP
+
+
+def is_group(frame: bytes) -> bool:
+    return bool(frame[0] & 1)
+
+
+@pytest.mark.parametrize("copies", [1, 20])
+@pytest.mark.parametrize("delay", [0.0002, 0.3])
+def test_a_station_that_repeats_the_probes_blocks_nothing_and_is_told_once_a_minute(
+    copies: int, delay: float
+) -> None:
+    sim = joined(14, 3)
+    a, b, c = sim.nodes
+    a.echo = Echo(is_probe, delay, copies)
+    for _ in range(20):
+        each_once(sim, a)
+        each_once(sim, b)
+        sim.run(0.5)
+    assert found(a) == found(b) == found(c) == []
+    told = [event for _, event in a.events if isinstance(event, ProbeRepeated)]
+    assert [event.probe for event in told] == [probe_mac(a.key)]
+    assert a.drops(DropReason.LOOP_BLOCKED) == 0
+
+
+def test_its_probes_kept_and_repeated_later_block_nothing_either() -> None:
+    sim = joined(15, 2)
+    a, _ = sim.nodes
+    a.echo = Echo(is_probe, 30.0, 3)
+    sim.run(60.0)
+    assert found(a) == []
+    assert [event for _, event in a.events if isinstance(event, ProbeRepeated)] == []
+
+
+def test_a_station_that_repeats_all_that_is_flooded_is_a_ring_until_it_stops() -> None:
+    sim = joined(16, 2)
+    a, b = sim.nodes
+    a.echo = Echo(is_group, 0.0002, 1)
+    sim.run_until(lambda: found(a), within=PROMISE)
+    assert found(a)[0].probe == probe_mac(a.key)
+    a.echo = None
+    sim.run_until(lambda: healed(a), within=HEALED)
+    each_once(sim, a)
+    each_once(sim, b)
+
+
+def test_a_ring_is_found_with_every_guard_on() -> None:
+    strict = ProtectConfig(
+        dhcp_servers=Party(),
+        router_advertisements=Party(),
+        arp_spoof_guard=True,
+        ethertypes_allow=frozenset({0x0800, 0x86DD}),
+    )
+    sim = LanSimulation(17, 2, protect=strict)
+    sim.run_until(sim.all_up, within=10.0)
+    sim.run(1.5)
+    a, _ = sim.nodes
+    a.ring = True
+    sim.run_until(lambda: found(a), within=PROMISE)
 
 
 # -- a change of configuration ---------------------------------------------------------------------------------------
