@@ -213,7 +213,9 @@ class Overlay:
         nothing to do is asked for here, and not called to find that out.
         """
         if self._local.wakeup <= now:
-            self.handle_timer(now)  # a machine that slept must not use a session that grew too old meanwhile
+            self.handle_timer(
+                now, all_read=False
+            )  # a machine that slept must not use a session that grew too old meanwhile
         elif len(frames) == 1:
             burst = self._microflows.seal(frames[0], now)
             if burst is not None:
@@ -366,7 +368,7 @@ class Overlay:
         """
         overdue = self._local.wakeup <= now
         if overdue:
-            self.handle_timer(now)
+            self.handle_timer(now, all_read=False)
         if len(bursts) == 1 and self._receive_alone(bursts[0], now):
             if self._opened is None:
                 return not overdue
@@ -608,10 +610,11 @@ class Overlay:
         """When `handle_timer` wants to be called, in the time of `now`."""
         return min(self._local.wakeup, self._next_sweep, self._protection.next_time())
 
-    def handle_timer(self, now: float) -> None:
-        """Retries, rekeys, keepalives, expiries: all that is due at `now`."""
+    def handle_timer(self, now: float, *, all_read: bool = True) -> None:
+        """Retries, rekeys, keepalives, expiries: all that is due at `now`. Unless `all_read`, datagrams may still wait to be
+        read, so nobody is taken for silent."""
         if self._local.wakeup <= now:
-            self._members.handle_timer(now)
+            self._members.handle_timer(now, all_read=all_read)
         if self._next_sweep <= now:
             self._next_sweep = now + SWEEP_INTERVAL
             self._switch.fdb.sweep(now)
@@ -623,7 +626,7 @@ class Overlay:
     def _catch_up(self, now: float) -> None:
         """What is overdue comes first: a machine that slept must not use a session that grew too old meanwhile."""
         if self._local.wakeup <= now:
-            self.handle_timer(now)
+            self.handle_timer(now, all_read=False)
 
     def next_event(self) -> Event | None:
         """The oldest event not yet told."""

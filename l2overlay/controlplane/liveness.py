@@ -95,12 +95,22 @@ class Liveness:
             self._next_ping = now + self.interval - min(IDLE_SPARE - QUIET_TIME, self.interval / 4)
 
     def received_pong(self, token: int, now: float) -> bool:
-        """Whether it answers one of the PINGs since `unanswered_since`."""
+        """Whether it answers one of the PINGs since `unanswered_since`.
+
+        It shows that the peer lived when that PING came. Perhaps it was read late, by a busy host, so it does not answer the
+        PINGs that left after that one: theirs are on the way, or the silence began with them.
+        """
         sent_time = self._pings.get(token)
         if sent_time is None:
             return False
         self.rtt = now - sent_time
+        later = {token: time for token, time in self._pings.items() if time > sent_time}
         self.answered(now)
+        self.next_with_frames = min(self.next_with_frames, sent_time + PING_INTERVAL)
+        if later and self.rtt > PING_INTERVAL:
+            self._pings = later
+            self.unanswered_since = min(later.values())
+            self._next_ping = now + self.rtt
         return True
 
     def deadline(self) -> float:

@@ -102,11 +102,11 @@ class Membership:
             spread = self._local.unanswered / START_SPREAD
             peer.set_endpoint(address, now, delay=spread * self._local.jitter())
 
-    def handle_timer(self, now: float) -> None:
-        """Handle every peer whose time has come."""
+    def handle_timer(self, now: float, *, all_read: bool = True) -> None:
+        """Handle every peer whose time has come; see `Peer.handle_timer`."""
         for peer in self.peers.values():
             if peer.wakeup <= now:
-                peer.handle_timer(now)
+                peer.handle_timer(now, all_read=all_read)
         self._local.wakeup = min((peer.wakeup for peer in self.peers.values()), default=inf)
 
     def reconfigure(self, config: Config, now: float) -> None:

@@ -9,8 +9,8 @@ A record that changes state (BYE, LAN, RECEPTION, and that a PING puts off ours)
 may still use, which is the current session or the other one of its pair: somebody on the path can hold a datagram back and
 let it go after the peer was restarted. Answers need no such rule, because each has the token of its question.
 
-A peer is up from the moment a session is confirmed until one of: it says BYE; no PING was answered for `DOWN_TIME`, and
-`DOWN_INITS` INITs neither; it keeps sending INITs, never uses what we answer, and answers no PING (it does not hear us);
+A peer is up from the moment a session is confirmed until one of: it says BYE; no PING was answered for `DOWN_TIME`, and no
+INIT for `ASK_TIME`; it keeps sending INITs, never uses what we answer, and answers no PING (it does not hear us);
 its last session expired.
 
 Timers, in the order in which `handle_timer` looks at them: session expiry, silence, INIT retry, rekey, PING, path probe,
@@ -73,11 +73,15 @@ REJECT_TIME = 180.0
 SILENCE_TIME = 3.0
 """After a dozen unanswered PINGs the peer is asked by INITs: perhaps it was restarted and has lost our session."""
 DOWN_TIME = 6.0
-DOWN_INITS = 3
 """With `liveness.QUIET_TIME` before it: a peer that is gone, or a link that is cut in one direction, is down at both ends
 within 8 s of the first datagram that was lost."""
+ASK_TIME = 1.5
+"""Two INITs. So long after the first of them the peer is not down yet. Turns of a busy machine come late; `DOWN_TIME` counts
+from the silence: only the turn of the first INIT, which may be 1.5 s late, and that of the verdict can delay it."""
 
 # Implementation constants.
+SLEPT_TIME = 3.0
+"""A verdict that is so late is none: the node slept, and so did its PINGs. It asks for `SILENCE_TIME` first, once."""
 FIRST_RETRY = 0.75
 FIRST_RETRIES = 16
 """12 s: at half of all datagrams lost one INIT in four gets through and back, and 16 of them fail once in 100 times."""
@@ -110,6 +114,7 @@ CALL_BACK_INTERVAL = 1.0
 FOLLOW_TIME = 1.0
 """Seconds that a peer calls another of our addresses than the one it is answered from, before we answer from there. Perhaps
 it is about to follow us: were both ends to follow at once, they would pass each other again and again."""
+UNANSWERED_FROM = 3
 UNANSWERED_EVERY = 8
 """A silent peer is reported at its third INIT and at every eighth from then on: about every 10 s."""
 
@@ -149,6 +154,7 @@ class Peer:
         self._pending: deque[PendingHandshake] = deque()
         self._attempts = 0
         self._asking = False
+        self._asked_time = -inf
         self._unconfirmed_inits = 0
         self._cookie = CookieHolder(self.key)
         self._roaming = Roaming(local.random, now)
@@ -264,13 +270,15 @@ class Peer:
             return
         pending = self._initiate(now)
         self._local.send(self._init_target(self.endpoint), pending.datagram)
+        if not self._attempts:
+            self._asked_time = now
         self._attempts += 1
         self.next_init = self._in_company(now + self._retry_delay())
         if not self.up and self.left_time is None:
             self.reason = (
                 "no answer yet" if self._attempts == 1 else f"no answer to {self._attempts} handshakes"
             )
-        if not self.up and self._attempts % UNANSWERED_EVERY == DOWN_INITS:
+        if not self.up and self._attempts % UNANSWERED_EVERY == UNANSWERED_FROM:
             self._local.events.append(PeerUnanswered(self.key, self._attempts))
 
     def _init_target(self, endpoint: Address) -> Address:
@@ -661,10 +669,10 @@ class Peer:
             self.wakeup = deadline
             self._local.arm(deadline)
 
-    def handle_timer(self, now: float) -> None:
-        """Do all that is due, and set `wakeup`."""
+    def handle_timer(self, now: float, *, all_read: bool = True) -> None:
+        """Do all that is due, and set `wakeup`. Unless `all_read`, answers may wait: the peer is not judged yet."""
         self._expire_sessions(now)
-        self._check_silence(now)
+        self._check_silence(now, all_read)
         if self.next_init <= now:
             self.start_handshake(now)
         if self.up:
@@ -705,20 +713,31 @@ class Peer:
         if self.current is not None and self.current.created_time + REJECT_TIME <= now:
             self.go_down("its session expired", now)
 
-    def _check_silence(self, now: float) -> None:
-        since = self.liveness.unanswered_since
-        if self._down_time() <= now:
-            self.go_down("no answer", now)
+    def _check_silence(self, now: float, all_read: bool) -> None:
+        since, down_time = self.liveness.unanswered_since, self._down_time()
+        if down_time <= now:
+            if all_read and not self._asks_again(down_time, now):
+                self.go_down("no answer", now)
         elif since + SILENCE_TIME <= now and not self._attempts:
             self._asking = True
             self.next_init = now
 
+    def _asks_again(self, down_time: float, now: float) -> bool:
+        """After a sleep, once: whether the peer gets another chance."""
+        if now < down_time + SLEPT_TIME or self._was_asked_late():
+            return False
+        self._asked_time = self.next_init = now
+        return True
+
+    def _was_asked_late(self) -> bool:
+        return self._asked_time >= self.liveness.unanswered_since + DOWN_TIME
+
     def _down_time(self) -> float:
-        """When the peer is down unless it answers. After a sleep the last INIT gets its time, too."""
-        if self._attempts < DOWN_INITS:
+        """When the peer is down unless it answers."""
+        if not self._attempts:
             return inf
-        down_time = self.liveness.unanswered_since + DOWN_TIME
-        return max(down_time, self.next_init) if self._attempts == DOWN_INITS else down_time
+        chance = SILENCE_TIME if self._was_asked_late() else ASK_TIME
+        return max(self.liveness.unanswered_since + DOWN_TIME, self._asked_time + chance)
 
     def _check_rekey(self, now: float) -> None:
         if self.current is not None and not self._attempts and self._rekey_time(self.current) <= now:

@@ -15,6 +15,8 @@ from l2overlay.overlay import Overlay
 
 HEARTBEAT = 0.25
 """Seconds between two looks at the loop's lag, and the longest delay after a suspend: trio's own clock stands still then."""
+LATE_TIME = 0.1
+"""Seconds. Of a timer that is so late answers may wait in the socket; they are read before anybody is taken for silent."""
 LAG_SAMPLES = 240
 """One minute of heartbeats."""
 
@@ -24,12 +26,19 @@ boot_time: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME
 
 
 class OverlayTimer:
-    """Calls `overlay.handle_timer` when it is due, and `flush` after it."""
+    """Calls `overlay.handle_timer` when it is due, and `flush` after it; when it is late, `read_waiting` before it."""
 
-    def __init__(self, overlay: Overlay, clock: Callable[[], float], flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        clock: Callable[[], float],
+        flush: Callable[[], None],
+        read_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         self._overlay = overlay
         self._clock = clock
         self._flush = flush
+        self._read_waiting = read_waiting
         self._due = inf
         self._pause = trio.CancelScope()
 
@@ -50,8 +59,10 @@ class OverlayTimer:
 
     def check(self) -> None:
         """Handle the timer now if it is due; also for the heartbeat, which notices that the machine slept."""
-        now = self._clock()
-        if self._overlay.next_timer() <= now:
+        now, due = self._clock(), self._overlay.next_timer()
+        if due + LATE_TIME <= now:
+            self._read_waiting()
+        if due <= now:
             self._overlay.handle_timer(now)
             self._flush()
 

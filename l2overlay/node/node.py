@@ -306,7 +306,7 @@ class Node:
             rehearse=self._prepare_rehearsal(),
             linger=around.linger,
         )
-        self._timer = OverlayTimer(self._overlay, self.clock, self.pump.flush)
+        self._timer = OverlayTimer(self._overlay, self.clock, self.pump.flush, self.pump.read_waiting)
         self.lag = LoopLag(self._timer.check)
         self.keeper = Keeper(
             around.site,

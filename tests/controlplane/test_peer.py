@@ -11,7 +11,6 @@ from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerUnanswered, P
 from l2overlay.controlplane.handshake import FEATURE_LAN, FEATURE_TRAIN
 from l2overlay.controlplane.local import INIT_RATE
 from l2overlay.controlplane.peer import (
-    DOWN_INITS,
     DOWN_SPREAD,
     DOWN_TIME,
     FIRST_RETRIES,
@@ -28,6 +27,7 @@ from l2overlay.controlplane.peer import (
     RESPONDER_REKEY_TIME,
     SILENCE_TIME,
     UNANSWERED_EVERY,
+    UNANSWERED_FROM,
     UNCONFIRMED_INITS,
     UNHEARD_TIME,
 )
@@ -118,7 +118,11 @@ def test_a_silent_peer_is_reported_at_its_third_init_and_at_every_eighth_after(
     call(near, far)
     near.wait(60.0)
     attempts = [event.attempts for event in near.events() if isinstance(event, PeerUnanswered)]
-    assert attempts[:3] == [DOWN_INITS, DOWN_INITS + UNANSWERED_EVERY, DOWN_INITS + 2 * UNANSWERED_EVERY]
+    assert attempts[:3] == [
+        UNANSWERED_FROM,
+        UNANSWERED_FROM + UNANSWERED_EVERY,
+        UNANSWERED_FROM + 2 * UNANSWERED_EVERY,
+    ]
     assert near.status().reason.startswith("no answer to ")
     assert near.status().next_try is not None
 
@@ -221,9 +225,23 @@ def test_a_silent_peer_is_asked_by_pings_then_by_inits_and_is_down_six_seconds_a
     assert len(pings) > 20
     calls = inits(sent)
     assert calls[0] == pytest.approx(asked + SILENCE_TIME, abs=0.001)
-    assert len(calls) >= DOWN_INITS
+    assert len(calls) >= UNANSWERED_FROM
     near.wait(0.02)
     assert near.events()[-1] == PeerDown(far.context.public_key, "no answer")
+
+
+def test_answers_that_wait_in_the_socket_are_read_before_a_late_verdict(near: NearEnd, far: FarEnd) -> None:
+    far.dial(near)
+    talk_back(near, far, 5.0)
+    near.overlay.receive_frames([frame_to(b"\xff" * 6)], near.now)
+    near.sent()
+    sent = near.wait(DOWN_TIME - 0.01)
+    pings = [record for _, d in sent if d[0] == DATA for record in far.open(d) if record[0] == Record.PING]
+    near.now += 1.0
+    near.overlay.receive_frames([frame_to(b"\xff" * 6)], near.now)
+    near.receive(far.seal(control_record(Record.PONG, pings[-1][1])))
+    near.overlay.handle_timer(near.now)
+    assert near.status().up
 
 
 def test_a_pong_ends_the_asking_and_what_is_merely_heard_does_not(near: NearEnd, far: FarEnd) -> None:

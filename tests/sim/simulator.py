@@ -67,6 +67,9 @@ class Node:
         self.nat: Nat | None = None
         self.running: Overlay | None = None
         self.asleep = False
+        self.lateness = (0.0, 0.0)
+        """Each turn of a starved process, for the socket or the timer, is so late: at least and at most, seconds."""
+        self._turn = -inf
         self.incarnation = 0
         self.last_stamp = 0
         self.wall_clock_error = 0.0
@@ -187,6 +190,12 @@ class Node:
 
     def receive_frames(self, frames: Sequence[TapFrame]) -> None:
         """The TAP gives these frames."""
+        if self.lateness[1]:  # before what is answered by them, which is the worst order
+            self._in_turn(lambda: self._receive_frames(frames), order=-1)
+        else:
+            self._receive_frames(frames)
+
+    def _receive_frames(self, frames: Sequence[TapFrame]) -> None:
         if self.running is not None and not self.asleep:
             self.running.receive_frames(frames, self.sim.now)
             self._did(frames_in=len(frames))
@@ -228,7 +237,17 @@ class Node:
         if self.running is not None and not self.asleep:
             self._waiting.append((source, datagram))
             if len(self._waiting) == 1:
-                self.sim.at(self.sim.now, self._receive_datagrams)
+                self._in_turn(self._receive_datagrams, order=0)
+
+    def _in_turn(self, work: Callable[[], None], order: int) -> None:
+        """Now, or when a starved process gets the processor: what waits then is done together."""
+        now = self.sim.now
+        if not self.lateness[1] and order:
+            work()
+            return
+        if self._turn < now:
+            self._turn = now + self.sim.random.uniform(*self.lateness)
+        self.sim.at(max(now, self._turn), work, order=order)
 
     def _receive_datagrams(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -288,7 +307,7 @@ class Node:
         if due < self._alarm:
             self._alarm = max(due, self.sim.now)
             incarnation = self.incarnation
-            self.sim.at(self._alarm, lambda: self._ring(incarnation), order=1)
+            self.sim.at(self._alarm, lambda: self._in_turn(lambda: self._ring(incarnation), order=1), order=1)
 
     def _ring(self, incarnation: int) -> None:
         if (
