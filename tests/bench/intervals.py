@@ -45,7 +45,8 @@ class Variant(L2Overlay):
     def _program(self) -> list[str]:
         if self._checkout is None:
             return super()._program()
-        return ["env", f"PYTHONPATH={self._checkout}", *super()._program()]
+        # `python -m` looks into the working directory first, then into PYTHONPATH.
+        return ["env", f"--chdir={self._checkout}", f"PYTHONPATH={self._checkout}", *super()._program()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
