@@ -5,6 +5,7 @@
     pump.py       frames and datagrams between the seams and the overlay
     pause.py      the pauses of trio's loop, in which the pump works
     clockwork.py  the overlay's clock and timer, and how late the loop runs
+    refused_port.py  why a silent peer does not answer, as far as ICMP says it
     resolver.py   endpoints to addresses
     site.py       TAP and bridge: plan, note, apply, undo
     keeper.py     watches the host and repairs it; underlay.py tells which changes matter

@@ -110,10 +110,9 @@ class Answers:
                     "error": "events came faster than they were read; start again",
                 }
 
-    def _unresolved(self) -> dict[PeerKey, tuple[str, float]]:
-        failures = (
-            (p.public_key, self._node.resolver.failure(p.public_key)) for p in self._node.config.peers
-        )
+    def _unresolved(self) -> dict[PeerKey, tuple[str, float | None]]:
+        node = self._node
+        failures = ((p.key, node.why_down(p)) for p in node.overlay.peers(node.clock()))
         return {key: failure for key, failure in failures if failure is not None}
 
     def _facts(self) -> NodeFacts:

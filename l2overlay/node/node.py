@@ -44,6 +44,7 @@ from l2overlay.node.keeper import Keeper, Watch
 from l2overlay.node.notify import notify
 from l2overlay.node.progress import Progress
 from l2overlay.node.pump import Pump
+from l2overlay.node.refused_port import RefusedPorts
 from l2overlay.node.rehearsal import Rehearsal
 from l2overlay.node.reload import Reload, read_again
 from l2overlay.node.resolver import Lookup, Resolver, system_lookup
@@ -175,6 +176,7 @@ class Node:
         self.keeper: Keeper
         self.filter: FilterKeeper
         self.resolver: Resolver
+        self.refused_ports: RefusedPorts
         self._control: ControlSocket
         self.start_time = around.clock()
         self._start_wall = around.wall_clock()
@@ -325,6 +327,7 @@ class Node:
             self.keeper.reconfigure,
         )
         self.filter.configure(self.config)
+        self.refused_ports = RefusedPorts(nursery, self.clock)
         self.resolver = Resolver(nursery, self._set_endpoint, around.lookup)
         self.floods = FloodWatch(self._overlay, lambda: self.udp, self.pump, self.journal, self.clock)
         self._control = ControlSocket(
@@ -361,10 +364,14 @@ class Node:
         config = self.config.peer(peer.key)
         return not peer.up and config is not None and config.endpoint is not None
 
+    def why_down(self, peer: PeerStatus) -> tuple[str, float | None] | None:
+        """What this host knows of why a peer does not answer, beside that, and the seconds until the next try."""
+        refused = self.refused_ports.reason(peer.key, peer.endpoint)
+        return self.resolver.failure(peer.key) or (None if refused is None else (refused, peer.next_try))
+
     def _silence_of(self, peer: PeerStatus) -> str:
         config = self.config.peer(peer.key)
-        unresolved = self.resolver.failure(peer.key)
-        reason, next_try = unresolved or (peer.reason or "no answer yet", peer.next_try)
+        reason, next_try = self.why_down(peer) or (peer.reason or "no answer yet", peer.next_try)
         where = peer.endpoint or (config.endpoint if config is not None else None)
         again = "" if next_try is None else f"; next try in {next_try:.1f} s"
         return f"({where}) is not up: {reason}{again}"
@@ -433,6 +440,7 @@ class Node:
     def _tell(self, event: Event) -> None:
         if isinstance(event, PeerUp):
             self._set_path_limit(event.peer, event.address)
+            self.refused_ports.forget(event.peer)
             self._awaited.discard(event.peer)
             if not self._awaited:
                 self._all_up.set()
@@ -442,6 +450,7 @@ class Node:
             self._look_at_ways()
         elif isinstance(event, PeerUnanswered):
             self.resolver.unanswered(event.peer)
+            self._ask_why(event.peer)
         elif isinstance(event, PeerDown | LoopFound | LoopHealed):
             # Once, also when a thousand peers go at the same moment.
             trio.lowlevel.current_trio_token().run_sync_soon(self._forget_stations, idempotent=True)
@@ -454,6 +463,11 @@ class Node:
         port = self.around.site.port_of(probe)
         if port:
             self.journal.say(f"loop: the probe came back by the port {port} of {self.config.segment.bridge}")
+
+    def _ask_why(self, key: PeerKey) -> None:
+        endpoint = next((p.endpoint for p in self.overlay.peers(self.clock()) if p.key == key), None)
+        if endpoint is not None:
+            self.refused_ports.ask(key, endpoint)
 
     def _forget_stations(self) -> None:
         """What the bridge has learned at the TAP may be gone, or behind another of its ports now, or the reverse."""

@@ -64,8 +64,8 @@ class NodeFacts:
     """What is wrong with the host's side, one sentence each."""
     filter: Mapping[str, Any] | None = None
     """What the filter does; None when nothing is filtered."""
-    unresolved: Mapping[PeerKey, tuple[str, float]] = field(default_factory=dict)
-    """Endpoint names that do not resolve: why, and seconds until the next look-up."""
+    unresolved: Mapping[PeerKey, tuple[str, float | None]] = field(default_factory=dict)
+    """Why peers are down where the shell knows it (no such name, a closed port), and seconds until the next try."""
     loops: tuple[LoopStatus, ...] = ()
     storms: tuple[StormStatus, ...] = ()
     kernel_losses: Mapping[str, int] = field(default_factory=dict)
@@ -146,7 +146,7 @@ def status_data(
 
 
 def peers_data(
-    config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float]]
+    config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float | None]]
 ) -> list[dict[str, Any]]:
     """One object a peer, in the file's order."""
     wanted = {p.public_key: p.endpoint for p in config.peers}
@@ -154,7 +154,7 @@ def peers_data(
 
 
 def peer_data(
-    peer: PeerStatus, configured: Endpoint | None, unresolved: tuple[str, float] | None
+    peer: PeerStatus, configured: Endpoint | None, unresolved: tuple[str, float | None] | None
 ) -> dict[str, Any]:
     """One peer; for one that is down `reason` and `next_try` say why and when it is tried again."""
     reason, next_try = (peer.reason, peer.next_try) if peer.up or unresolved is None else unresolved
@@ -242,7 +242,7 @@ def key_troubles(peers: Iterable[PeerStatus]) -> Iterator[str]:
 
 
 def peer_troubles(
-    config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float]]
+    config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float | None]]
 ) -> list[str]:
     """Peers that ought to be up and are not: those with an endpoint, whom we can call ourselves.
 
