@@ -1,4 +1,4 @@
-"""A node that is called at another address than its preferred one, through a stateful firewall.
+"""A node that is called at another address than its preferred one, through a stateful firewall or a NAT.
 
 caller: eth0 --[under0]-- host: under0, and one address more
 """
@@ -23,12 +23,23 @@ table inet stateful {
 }
 """
 
+NAT = """
+table inet nat {
+  chain postrouting {
+    type nat hook postrouting priority 100;
+    meta l4proto udp udp sport 7470 oifname "under0" masquerade to :40000-40010
+  }
+}
+"""
+"""Its mapping lets in only what comes from the address that was called."""
 
+
+@pytest.mark.parametrize("between", [FIREWALL, NAT], ids=["firewall", "nat"])
 @pytest.mark.parametrize(
     ("called", "link"), [("198.18.9.9/32", "lo"), ("fd77::9/128", "lo")], ids=["v4-on-lo", "v6-on-lo"]
 )
-def test_a_node_that_is_called_at_another_address_comes_up_through_a_stateful_firewall(
-    lab: MakeLab, called: str, link: str
+def test_a_node_that_is_called_at_another_address_comes_up_through_a_stateful_firewall_or_a_nat(
+    lab: MakeLab, called: str, link: str, between: str
 ) -> None:
     net = lab()
     caller, host = net.add_underlay(hosts=2)
@@ -37,7 +48,7 @@ def test_a_node_that_is_called_at_another_address_comes_up_through_a_stateful_fi
     address = called.partition("/")[0]
     host.ip(f"addr add {called} dev {link}")
     caller.ip(f"route add {called} via {host.ipv6 if ':' in called else host.ipv4}")
-    caller.run(["nft", "-f", "-"], stdin=FIREWALL)
+    caller.run(["nft", "-f", "-"], stdin=between)
     text = net.write_peers_toml().read_text()
     text = text.replace(f'endpoint = "{caller.ipv4}:7470"\n', "")
     text = text.replace(f'"{host.ipv4}:', f'"[{address}]:' if ":" in address else f'"{address}:')
