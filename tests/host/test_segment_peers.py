@@ -73,6 +73,13 @@ def test_hosts_with_a_wrong_key_secret_suite_or_segment_never_come_up_and_are_na
     assert seen["drops"]["unknown_peer"] > 0
     assert seen["drops"]["bad_handshake"] > 0
     assert status(nodes[h3])["drops"]["bad_mac1"] > 0
+    refused = {one["cause"]: one for one in seen["refused"]}
+    assert {"unknown_key", "other_suite", "other_segment"} <= refused.keys()
+    assert {"other_psk", "unused_answer"} & refused.keys()
+    own_key = format_key(keys.public_key(keys.load(net.key_file(h3))))
+    assert own_key in refused["unknown_key"]["stanza"]
+    for one in refused.values():
+        assert one["text"] in right.output()
 
 
 def _files_of_strangers(net: Lab, wrong_key_host: Host) -> dict[str, Path]:
