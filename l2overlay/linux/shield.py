@@ -5,6 +5,7 @@ is at SKF_NET_OFF. It needs no privilege. DATA and TRAIN pass from the known add
 others; all other types pass. The socket counts what is dropped with what it has no room for.
 """
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -33,8 +34,11 @@ Instruction = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand."""
 
 
-def program(known: Iterable[Address]) -> list[Instruction]:
-    """The filter for these addresses. Of an IPv6 address the last four bytes count: a spoofer could write all of them."""
+def program(known: Iterable[Address]) -> list[Instruction] | None:
+    """The filter for these addresses; None for more than `MAX_KNOWN`, since those left out would be cut off.
+
+    Of an IPv6 address the last four bytes count: a spoofer could write all of them.
+    """
     drop_unless_chosen: list[Instruction] = [
         (_LD_WORD, 0, 0, SKF_AD_OFF + SKF_AD_RANDOM),
         (_JGE, 1, 0, (1 << 32) // PASSING_SHARE),
@@ -56,7 +60,10 @@ def program(known: Iterable[Address]) -> list[Instruction]:
         (_LD_WORD, 0, 0, SKF_NET_OFF + 12),
         (_STORE, 0, 0, 1),  # M[1]: the source address
     ]
-    for host, port in sorted({(_last_word(address), address.port) for address in known})[:MAX_KNOWN]:
+    sources = sorted({(_last_word(address), address.port) for address in known})
+    if len(sources) > MAX_KNOWN:
+        return None
+    for host, port in sources:
         code += [
             (_LD_MEM, 0, 0, 1),
             (_JEQ, 0, 3, host),
@@ -81,8 +88,9 @@ def attach(sock: socket.socket, code: Sequence[Instruction]) -> bool:
 
 
 def detach(sock: socket.socket) -> None:
-    """Take the filter off."""
-    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+    """Take the filter off, if there is one: the kernel may have refused it, and a new socket has none."""
+    with contextlib.suppress(FileNotFoundError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def _last_word(address: Address) -> int:

@@ -322,12 +322,13 @@ class LinuxUdp:
     def shield(self, known: Iterable[Address] | None) -> bool:
         """Let the kernel drop most DATA that comes from none of these addresses; None: let everything pass again.
 
-        False: the kernel does not take the filter.
+        Returns whether a filter is on: not when the kernel refuses it, nor when a peer would find no place in it.
         """
-        if known is not None:
-            return shield.attach(self._socket, shield.program(known))
+        code = shield.program(known) if known is not None else None
+        if code is not None and shield.attach(self._socket, code):
+            return True
         shield.detach(self._socket)
-        return True
+        return False
 
     def forget_addresses(self) -> None:
         """A link, address or route changed: ask again which address is preferred, and what a scope is called."""

@@ -7,12 +7,15 @@ h1 calls the relay; h2 sees h1 at the relay's changing port and has no endpoint 
 
 import os
 import random
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from linux.conftest import inside
 from relay import Relay, Weather
 from stations import (
     BROADCAST,
@@ -263,3 +266,56 @@ def test_a_nat_that_forgets_an_idle_host_is_noticed_with_the_next_keepalive(net:
     with Ear(g1) as ear:
         speak(g2, frame(BROADCAST, g2.mac, b"the far end speaks first"))
         assert len(ear.heard(b"speaks first", expected=1)) == 1
+
+
+# Under attack
+
+
+class Stranger:
+    """Floods a host with DATA of no session for the length of the block."""
+
+    def __init__(self, net: Lab, target: str) -> None:
+        with inside(net.hosts[2]):
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.connect((target, 7470))
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        datagram = b"\4\0\0\0".ljust(100, b"?")
+        while not self._ending.wait(0.001):
+            for _ in range(25):
+                self._socket.send(datagram)
+
+
+def test_under_a_flood_the_kernel_drops_and_a_peer_that_roams_and_one_that_restarts_come_through(
+    net: Lab, relay: Relay
+) -> None:
+    """The stranger sends from a port of the relay's host that no peer has."""
+    g1, g2 = net.guests
+    h1, h2, _ = net.hosts
+    with Stranger(net, h2.ipv4):
+        eventually(lambda: drops(net.nodes[1])["flood_filtered"] > 0, 10.0)
+        with Flow(g1, g2) as out:
+            time.sleep(0.3)
+            port = relay.rebind()
+            eventually(lambda: peer_of(net.nodes[1], "h1")["endpoint"] == f"10.77.0.3:{port}", 5.0)
+        print(f"under attack, outage {out.outage():.3f} s out")
+        net.nodes.pop(0).kill()
+        relay.rebind()
+        started = time.monotonic()
+        net.nodes.insert(0, net.start_node(h1, peers_file=net.folder / "near.toml"))
+        net.nodes.pop()
+        net.nodes[0].wait_ready()
+        eventually(lambda: peer_of(net.nodes[0], "h2")["up"], 5.0)
+        print(f"up {time.monotonic() - started:.3f} s after its start")
+        before = drops(net.nodes[1])["flood_filtered"]
+        eventually(lambda: drops(net.nodes[1])["flood_filtered"] > before, 5.0)

@@ -59,7 +59,32 @@ def test_data_passes_from_known_addresses_and_a_small_share_of_it_from_others(ho
 def test_as_many_addresses_as_a_program_holds_are_taken() -> None:
     udp = LinuxUdp.open_loopback()
     try:
-        assert udp.shield(Address(f"10.0.{n >> 8}.{n & 255}", 7470) for n in range(2 * MAX_KNOWN))
-        assert len(program(Address(f"10.0.{n >> 8}.{n & 255}", 7470) for n in range(2 * MAX_KNOWN))) < 4096
+        assert udp.shield(Address(f"10.0.{n >> 8}.{n & 255}", 7470) for n in range(MAX_KNOWN))
+        code = program(Address(f"10.0.{n >> 8}.{n & 255}", 7470) for n in range(MAX_KNOWN))
+        assert code is not None
+        assert len(code) < 4096
+    finally:
+        udp.close()
+
+
+def test_taking_off_a_filter_that_the_kernel_never_had_does_nothing() -> None:
+    """It refused it, or the socket is a new one."""
+    udp = LinuxUdp.open_loopback()
+    try:
+        assert not udp.shield(None)
+    finally:
+        udp.close()
+
+
+def test_with_more_addresses_than_a_program_holds_there_is_no_filter_and_every_peer_is_heard() -> None:
+    udp = LinuxUdp.open_loopback()
+    try:
+        known = [Address(f"10.0.{n >> 8}.{n & 255}", 7470) for n in range(MAX_KNOWN)]
+        assert udp.shield(known)
+        assert not udp.shield([*known, Address("192.0.2.1", 7470)])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            for _ in range(COUNT):
+                peer.sendto(bytes([DATA_TYPE]) + bytes(40), ("127.0.0.1", udp.port))
+        assert arrived(udp) == COUNT
     finally:
         udp.close()
