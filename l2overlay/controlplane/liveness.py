@@ -22,6 +22,8 @@ QUIET_TIME = 1.5
 IDLE_SPARE = 3.0
 """Of two idle ends one asks so much before the interval ends, so that the other, which waits `QUIET_TIME` longer, still
 asks within the interval when the first one's PING was lost: a NAT that forgot is passed from the inside only."""
+MAX_PINGS = 32
+"""PINGs that may still be answered: 6 s of them. An answer to an older one comes too late to tell anything."""
 PING_RETRY = 0.2
 """At half of all datagrams lost one try in four succeeds, and 30 of them fail once in 5000 times."""
 
@@ -84,6 +86,8 @@ class Liveness:
     def sent_ping(self, token: int, now: float) -> None:
         """A PING leaves."""
         self.unanswered_since = min(self.unanswered_since, now)
+        if len(self._pings) >= MAX_PINGS:
+            del self._pings[next(iter(self._pings))]
         self._pings[token] = now
         self._next_ping = now + PING_RETRY
         self.next_with_frames = now + PING_INTERVAL

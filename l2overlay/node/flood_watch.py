@@ -9,11 +9,15 @@ from typing import Protocol
 import trio
 
 from l2overlay.addresses import Address
-from l2overlay.controlplane.shield import STEP, Shield
+from l2overlay.controlplane.shield import ON_RATE, STEP, Shield
 from l2overlay.counters import DropReason
 from l2overlay.node.journal import Journal
 from l2overlay.node.pump import Pump
 from l2overlay.overlay import Overlay
+from l2overlay.seams import MAX_BURST_DATAGRAMS
+
+FEW_BURSTS = int(ON_RATE * STEP / MAX_BURST_DATAGRAMS)
+"""Between two looks: fewer cannot hold what fails in a flood."""
 
 
 class Shielded(Protocol):
@@ -39,6 +43,7 @@ class FloodWatch:
         self._journal = journal
         self._clock = clock
         self._shield = Shield()
+        self._bursts = 0
         self.troubles: tuple[str, ...] = ()
 
     async def run(self) -> None:
@@ -48,7 +53,13 @@ class FloodWatch:
             self.look()
 
     def look(self) -> None:
-        """Once: put the filter on, renew its list, or take it off."""
+        """Once: put the filter on, renew its list, or take it off.
+
+        With little to read there is no flood, and a node with a thousand peers need not add up what each has counted.
+        """
+        bursts, self._bursts = self._pump.burst_count - self._bursts, self._pump.burst_count
+        if bursts < FEW_BURSTS and not self._shield.on:
+            return
         filtered = self._overlay.counters.drops.get(DropReason.FLOOD_FILTERED, 0)
         was_on = self._shield.on
         if self._shield.step(self._overlay.failed_datagrams(), filtered, self._clock()):

@@ -105,6 +105,8 @@ class Pump:
         self._dense = self._calm = False
         self.shielded = False
         """The kernel filters what comes to the UDP socket, and counts that with what the socket had no room for."""
+        self.burst_count = 0
+        """Bursts of datagrams that came."""
         self.blocked_count = 0
         """How often the UDP socket was full."""
         self.rehearsal_count = 0
@@ -228,6 +230,7 @@ class Pump:
         if self._udp.overflow_count != self._overflow_count:
             self._count_overflow()
         if bursts:
+            self.burst_count += len(bursts)
             if not alone:
                 self._now = started = self._clock()
             self._calm &= self._overlay.receive_datagrams(bursts, started)

@@ -245,7 +245,7 @@ class Node:
         if not self.lateness[1] and order:
             work()
             return
-        if self._turn < now:
+        if self.lateness[1] and self._turn < now:
             self._turn = now + self.sim.random.uniform(*self.lateness)
         self.sim.at(max(now, self._turn), work, order=order)
 
