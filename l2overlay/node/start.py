@@ -15,7 +15,6 @@ from l2overlay.addresses import PeerKey
 from l2overlay.config import Config, load_config, require_own
 from l2overlay.linux.host import check_privileges
 from l2overlay.linux.memory import keep_freed_memory
-from l2overlay.linux.priority import claim_processor
 from l2overlay.node.progress import Progress
 from l2overlay.node.rundir import LASTING_ROOT, Hold, RunDir, StampFile, boot_id, default_run_dir
 
@@ -56,7 +55,6 @@ def run_node(options: Options) -> None:
     node = Node(config, private_key, key, around)
     calm_garbage_collector()
     keep_freed_memory()
-    claim_processor()
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     hold = Hold(run_dir, segment)
     try:
