@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from l2overlay import keys
-from l2overlay.config import Config, load_config
-from l2overlay.demo.lab import Host, Lab, LabError
+from l2overlay.config.read import load_config
+from l2overlay.config.types import Config
+from l2overlay.testing.lab import Host, Lab, LabError
 
 EXAMPLES = Path(__file__).parent
 FIRST_CALL_TIMEOUT = 10.0

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from math import inf
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
-from l2overlay.config import Config, PeerConfig
+from l2overlay.config.types import Config, PeerConfig
 from l2overlay.controlplane.events import (
     DatagramReturned,
     Event,
@@ -52,8 +52,8 @@ from l2overlay.dataplane.gate import Gate, Held
 from l2overlay.dataplane.offload import is_super_frame, segment_len
 from l2overlay.dataplane.outbox import frame_record
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
+from l2overlay.dataplane.protect.storm import StormControl
 from l2overlay.dataplane.session import Session
-from l2overlay.dataplane.storm import StormControl
 from l2overlay.dataplane.switch import FLOOD, Decision, Flood, Switch
 from l2overlay.dataplane.wire import (
     CHECKSUM_LEN,

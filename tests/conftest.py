@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from l2overlay.demo.lab import Lab, LabError, Namespace, existing_namespaces
+from l2overlay.testing.lab import Lab, LabError, Namespace, existing_namespaces
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 """Tests start some hundreds of nodes: the first one compiles for all, which saves each of them 0.3 s of a processor."""

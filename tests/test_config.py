@@ -14,19 +14,10 @@ from hypothesis import strategies as st
 
 from l2overlay import keys
 from l2overlay.addresses import PeerKey, format_key, parse_mac
-from l2overlay.config import (
-    DEFAULT_PORT,
-    Config,
-    ConfigError,
-    Endpoint,
-    Suite,
-    json_schema,
-    load_config,
-    parse_config,
-    require_own,
-)
-from l2overlay.config_limits import MAX_FILE_SIZE, MAX_PEERS, MAX_STATIC_MACS
-from l2overlay.errors import ExitCode, Problem
+from l2overlay.config.limits import DEFAULT_PORT, MAX_FILE_SIZE, MAX_PEERS, MAX_STATIC_MACS
+from l2overlay.config.read import json_schema, load_config, parse_config, require_own
+from l2overlay.config.types import Config, Endpoint, Suite
+from l2overlay.errors import ConfigError, ExitCode, Problem
 
 
 def key_text(number: int) -> str:

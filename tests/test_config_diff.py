@@ -4,7 +4,8 @@ from dataclasses import replace
 from ipaddress import ip_interface
 
 from l2overlay.addresses import PeerKey, parse_mac
-from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig, Suite, diff_configs
+from l2overlay.config.diff import diff_configs
+from l2overlay.config.types import Config, Endpoint, PeerConfig, SegmentConfig, Suite
 
 ALPHA = PeerConfig("alpha", PeerKey(b"a" * 32), Endpoint("192.0.2.1", 7470))
 BETA = PeerConfig("beta", PeerKey(b"b" * 32))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l2overlay.toml_positions import MAX_DEPTH, NestingError, Path, positions
+from l2overlay.config.positions import MAX_DEPTH, NestingError, Path, positions
 
 TEXT = """\
 # [not.a.header]

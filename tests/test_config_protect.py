@@ -9,20 +9,12 @@ import pytest
 
 from l2overlay import keys
 from l2overlay.addresses import PeerKey, format_key, parse_mac
-from l2overlay.config import (
-    Config,
-    ConfigError,
-    Learn,
-    Party,
-    ProtectConfig,
-    StormConfig,
-    StormLimit,
-    diff_configs,
-    json_schema,
-    parse_config,
-)
-from l2overlay.config_protect import RESERVED_NAMES
+from l2overlay.config.diff import diff_configs
+from l2overlay.config.protect import RESERVED_NAMES
+from l2overlay.config.read import json_schema, parse_config
+from l2overlay.config.types import Config, Learn, Party, ProtectConfig, StormConfig, StormLimit
 from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
+from l2overlay.errors import ConfigError
 
 A, B = (keys.public_key((n << 3).to_bytes(32, "little")) for n in (1, 2))
 PEERS = f"""\

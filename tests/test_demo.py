@@ -16,7 +16,7 @@ import pytest
 
 from l2overlay.cli import main
 from l2overlay.demo.drawing import drawing
-from l2overlay.demo.lab import child_environment, existing_namespaces
+from l2overlay.testing.lab import child_environment, existing_namespaces
 
 GUESTS = ("g1", "g2", "g3")
 

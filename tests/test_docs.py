@@ -20,8 +20,9 @@ import pytest
 
 import l2overlay
 from l2overlay.cli import VERBS, main
-from l2overlay.config import Suite, load_config, parse_config
-from l2overlay.config_limits import DEFAULT_PORT
+from l2overlay.config.limits import DEFAULT_PORT
+from l2overlay.config.read import load_config, parse_config
+from l2overlay.config.types import Suite
 from l2overlay.controlplane import cookie, events, handshake, noise
 from l2overlay.counters import DropReason
 from l2overlay.dataplane import wire
@@ -46,7 +47,7 @@ CONSTANT_MODULES = (
     "dataplane.replay",
     "dataplane.train",
     "dataplane.wire",
-    "config_limits",
+    "config.limits",
 )
 """Where a name of the protocol's tables is looked up."""
 

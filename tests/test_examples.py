@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from l2overlay.config import load_config
-from l2overlay.demo.lab import child_environment
+from l2overlay.config.read import load_config
+from l2overlay.testing.lab import child_environment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/peers.toml"))

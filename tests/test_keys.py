@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
-from l2overlay.config import parse_config
+from l2overlay.config.read import parse_config
 from l2overlay.errors import ConfigError, ExitCode, HostPermissionError, HostSetupError, UsageError
 
 # RFC 7748, section 6.1: https://www.rfc-editor.org/rfc/rfc7748#section-6.1

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from l2overlay import microflows
 from l2overlay.addresses import Address
-from l2overlay.config import ProtectConfig
-from l2overlay.config_types import StormConfig, StormLimit
+from l2overlay.config.types import ProtectConfig, StormConfig, StormLimit
 from l2overlay.controlplane import liveness
 from l2overlay.controlplane.handshake import RESP_TYPE
 from l2overlay.counters import Counters, DropReason

@@ -17,7 +17,7 @@ from noise.connection import Keypair, NoiseConnection
 
 from l2overlay import keys
 from l2overlay.addresses import Address, PeerKey, format_key
-from l2overlay.config import parse_config
+from l2overlay.config.read import parse_config
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, TapFrame
 

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2overlay.demo.lab import Guest, Host, Lab, LabError
+from l2overlay.testing.lab import Guest, Host, Lab, LabError
 
 BOOT_TIMEOUT = 120.0
 """Emulation without KVM on a busy machine; it takes 10 to 20 s on an idle one."""

@@ -8,7 +8,7 @@ compares: what this module misunderstands never reaches the file.
 import re
 from collections.abc import Sequence
 
-from l2overlay.toml_positions import Place, positions
+from l2overlay.config.positions import Place, positions
 
 _TABLE = ("segment", "addresses")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from l2overlay import keys
+from l2overlay.control.run_dir import RUN_ROOT, RunDir, default_run_dir, running_segments
 from l2overlay.errors import NoDaemonError, UsageError
-from l2overlay.node.rundir import RUN_ROOT, RunDir, default_run_dir, running_segments
 from l2overlay.suggestion import suggestion
 
 _UNITS = (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0), ("second", 1.0))

@@ -9,7 +9,8 @@ from l2overlay.addresses import PeerKey
 from l2overlay.cli import output
 from l2overlay.cli.init import guess_endpoint, own_name
 from l2overlay.cli.peers_edit import find_file
-from l2overlay.config import Config, load_config, require_own
+from l2overlay.config.read import load_config, require_own
+from l2overlay.config.types import Config
 from l2overlay.errors import ConfigError
 
 

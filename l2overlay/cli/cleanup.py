@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from l2overlay.cli import output
 from l2overlay.cli.asking import add_node_arguments, print_answer, segment_run_dir
+from l2overlay.control.run_dir import RUN_ROOT, RunDir, segment_holder
 from l2overlay.errors import ExitCode, HostSetupError, L2OverlayError, UsageError
-from l2overlay.node.rundir import RUN_ROOT, RunDir, segment_holder
 
 if TYPE_CHECKING:
     from l2overlay.linux.changes import RemoveBridge

@@ -10,15 +10,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from l2overlay import control, keys
+from l2overlay import keys
 from l2overlay.cli import output
 from l2overlay.cli.asking import segment_run_dir
+from l2overlay.control import client
+from l2overlay.control.run_dir import RUN_ROOT, RunDir, running_segments
 from l2overlay.doctor.diagnosis import diagnose, needs_second_look
 from l2overlay.doctor.finding import Finding, Severity, command_line
 from l2overlay.doctor.repair import Repair, repair
 from l2overlay.doctor.view import HostView, SegmentView
 from l2overlay.errors import ExitCode, NoDaemonError, UsageError
-from l2overlay.node.rundir import RUN_ROOT, RunDir, running_segments
 
 SECOND_LOOK_TIME = 1.0
 """Seconds between two readings of the counters: a ping a second shows."""
@@ -120,7 +121,7 @@ def _file_of(segment: str) -> Path | None:
 
 
 def _configured(path: Path) -> SegmentView:
-    from l2overlay.config import load_config
+    from l2overlay.config.read import load_config
     from l2overlay.doctor.observer import local_addresses
     from l2overlay.doctor.subject import segment_of_config
 
@@ -147,10 +148,10 @@ def _answers(run_dir: RunDir) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the node answers to `status` and `fdb`."""
     from l2overlay.doctor.observer import is_in_this_namespace
 
-    status = control.ask(run_dir.socket, "status")
+    status = client.ask(run_dir.socket, "status")
     if not is_in_this_namespace(status["pid"]):
         raise NoDaemonError(f"the node at {run_dir.path} runs in another network namespace")
-    return status, control.ask(run_dir.socket, "fdb")["stations"]
+    return status, client.ask(run_dir.socket, "fdb")["stations"]
 
 
 def _noted(run_dir: RunDir) -> SegmentView | None:

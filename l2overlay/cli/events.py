@@ -5,9 +5,9 @@ import datetime as dt
 import json
 from typing import Any
 
-from l2overlay import control
 from l2overlay.cli import output
 from l2overlay.cli.asking import add_node_arguments, chosen_run_dir
+from l2overlay.control import client
 from l2overlay.errors import ExitCode
 
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print, one line an event; with `--json` one object a line."""
-    for event in control.follow(chosen_run_dir(args).socket, "events", follow=args.follow):
+    for event in client.follow(chosen_run_dir(args).socket, "events", follow=args.follow):
         print(json.dumps(event) if args.json else event_line(event), flush=True)
     return ExitCode.OK
 

@@ -2,9 +2,9 @@
 
 import argparse
 
-from l2overlay import control
 from l2overlay.cli import output
 from l2overlay.cli.asking import add_node_arguments, ago, chosen_run_dir, print_answer
+from l2overlay.control import client
 from l2overlay.errors import ExitCode
 
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
-    answer = control.ask(chosen_run_dir(args).socket, "fdb")
+    answer = client.ask(chosen_run_dir(args).socket, "fdb")
     if args.json:
         print_answer(answer)
         return ExitCode.OK

@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from l2overlay import control
 from l2overlay.cli import output, reload
 from l2overlay.cli.asking import add_node_arguments, chosen_run_dir, print_answer, size
-from l2overlay.config import Config, load_config
-from l2overlay.config_types import Direction
+from l2overlay.config.read import load_config
+from l2overlay.config.types import Config, Direction
+from l2overlay.control import client
 from l2overlay.errors import ConfigError, ExitCode, UsageError
 from l2overlay.filter.rules import is_active
 from l2overlay.filter.words import explain_text
@@ -65,7 +65,7 @@ def _add_explain_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    answer = control.ask(chosen_run_dir(args).socket, "filter")
+    answer = client.ask(chosen_run_dir(args).socket, "filter")
     if args.json:
         print_answer(answer)
     elif not answer["active"]:
@@ -155,7 +155,7 @@ def _explain(args: argparse.Namespace) -> int:
     if args.peers is not None:
         answer = _explain_by_file(args, frame)
     else:
-        answer = control.ask(chosen_run_dir(args).socket, "filter_explain", frame=frame)
+        answer = client.ask(chosen_run_dir(args).socket, "filter_explain", frame=frame)
     if args.json:
         print_answer(answer)
         return ExitCode.OK

@@ -13,9 +13,10 @@ from l2overlay import files, keys
 from l2overlay.addresses import Address, format_key
 from l2overlay.cli import output
 from l2overlay.cli.addresses_edit import address_list, toml_key
-from l2overlay.config import Config, PeerConfig, load_config, parse_config
-from l2overlay.config_limits import DEFAULT_AGEING_TIME, DEFAULT_MTU, DEFAULT_PORT, MAX_PEER_NAME
-from l2overlay.config_values import interface_address, peer_name, segment_name, split_endpoint
+from l2overlay.config.limits import DEFAULT_AGEING_TIME, DEFAULT_MTU, DEFAULT_PORT, MAX_PEER_NAME
+from l2overlay.config.read import load_config, parse_config
+from l2overlay.config.types import Config, PeerConfig
+from l2overlay.config.values import interface_address, peer_name, segment_name, split_endpoint
 from l2overlay.errors import L2OverlayError, UsageError
 
 Interface = IPv4Interface | IPv6Interface

@@ -6,9 +6,9 @@ A bridge that the node made stays, marked as ours, while others have ports in it
 import argparse
 from typing import Any
 
-from l2overlay import control
 from l2overlay.cli import output
 from l2overlay.cli.asking import add_node_arguments, chosen_run_dir, print_answer
+from l2overlay.control import client
 from l2overlay.errors import ExitCode, L2OverlayError
 
 LEAVE_TIMEOUT = 5.0
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask, and wait until the node is gone."""
     run_dir = chosen_run_dir(args)
-    answer = control.ask(run_dir.socket, "leave", purge=args.purge)
+    answer = client.ask(run_dir.socket, "leave", purge=args.purge)
     if not run_dir.wait_released(LEAVE_TIMEOUT):
         raise L2OverlayError(
             f"the node (pid {answer['pid']}) is still there after {LEAVE_TIMEOUT:.0f} s; look at its log"

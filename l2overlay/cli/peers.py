@@ -3,11 +3,11 @@
 import argparse
 from typing import Any, cast
 
-from l2overlay import control
 from l2overlay.addresses import format_key, format_mac
 from l2overlay.cli import output, peers_edit
 from l2overlay.cli.asking import add_node_arguments, ago, chosen_run_dir, peer_state, print_answer, short_time
-from l2overlay.config import load_config
+from l2overlay.config.read import load_config
+from l2overlay.control import client
 from l2overlay.errors import ExitCode
 
 
@@ -35,7 +35,7 @@ def run_list(args: argparse.Namespace) -> int:
     """Ask the node, or read the file."""
     if args.file is not None:
         return _list_file(args)
-    answer = control.ask(chosen_run_dir(args).socket, "peers")
+    answer = client.ask(chosen_run_dir(args).socket, "peers")
     if args.json:
         print_answer(answer)
         return ExitCode.OK

@@ -16,8 +16,11 @@ from l2overlay import files
 from l2overlay.addresses import format_key, parse_key
 from l2overlay.cli import output
 from l2overlay.cli.addresses_edit import with_addresses, without_addresses
-from l2overlay.config import Config, ConfigDiff, PeerConfig, diff_configs, load_config, parse_config
-from l2overlay.config_values import (
+from l2overlay.config.diff import ConfigDiff, diff_configs
+from l2overlay.config.positions import positions
+from l2overlay.config.read import load_config, parse_config
+from l2overlay.config.types import Config, PeerConfig
+from l2overlay.config.values import (
     interface_address,
     peer_name,
     public_key_text,
@@ -28,7 +31,6 @@ from l2overlay.config_values import (
 from l2overlay.errors import L2OverlayError, UsageError
 from l2overlay.keys import CONFIGURATION_DIR, is_private_key_of, load, own_stanza
 from l2overlay.suggestion import suggestion
-from l2overlay.toml_positions import positions
 
 Interface = IPv4Interface | IPv6Interface
 

@@ -3,8 +3,8 @@
 import argparse
 import json
 
-from l2overlay import config
 from l2overlay.cli import output
+from l2overlay.config.read import json_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,5 +13,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     del args
-    print(json.dumps(config.json_schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))
     return 0

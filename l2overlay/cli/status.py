@@ -3,7 +3,6 @@
 import argparse
 from typing import Any
 
-from l2overlay import control
 from l2overlay.cli import output
 from l2overlay.cli.asking import (
     add_node_arguments,
@@ -15,6 +14,7 @@ from l2overlay.cli.asking import (
     short_time,
     size,
 )
+from l2overlay.control import client
 from l2overlay.errors import ExitCode
 from l2overlay.observe.status import KERNEL_LOSSES
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
-    status = control.ask(chosen_run_dir(args).socket, "status")
+    status = client.ask(chosen_run_dir(args).socket, "status")
     if args.json:
         print_answer(status)
     else:

@@ -25,7 +25,7 @@ from struct import Struct
 from typing import Final
 
 from l2overlay.addresses import PeerKey
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.controlplane.cookie import MACS_LEN, append_macs, mac1_of
 from l2overlay.controlplane.noise import HandshakeState, KeyPair, NoiseProtocol
 from l2overlay.errors import DatagramError

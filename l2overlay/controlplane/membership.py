@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from math import inf
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Config, PeerConfig, Suite
+from l2overlay.config.types import Config, PeerConfig, Suite
 from l2overlay.controlplane.cookie import CookieChecker
 from l2overlay.controlplane.events import Cause
 from l2overlay.controlplane.handshake import (

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from math import ceil, inf
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import PeerConfig
+from l2overlay.config.types import PeerConfig
 from l2overlay.controlplane.cookie import CookieHolder
 from l2overlay.controlplane.events import (
     Cause,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 
 from l2overlay.addresses import MacAddress, PeerKey
-from l2overlay.config import Config
+from l2overlay.config.types import Config
 from l2overlay.controlplane.events import (
     Event,
     FrameRefused,
@@ -23,10 +23,10 @@ from l2overlay.controlplane.loop_guard import LoopGuard, Mate, probe_mac
 from l2overlay.controlplane.witness import REPEATED_INTERVAL
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.fdb import LOCAL, Port
-from l2overlay.dataplane.guards import Guards, guards
-from l2overlay.dataplane.port_security import PortSecurity, isolated_peers, port_security
+from l2overlay.dataplane.protect.guards import Guards, guards
+from l2overlay.dataplane.protect.port_security import PortSecurity, isolated_peers, port_security
+from l2overlay.dataplane.protect.storm import KIND_NAMES, StormControl
 from l2overlay.dataplane.reserved import neighbourly
-from l2overlay.dataplane.storm import KIND_NAMES, StormControl
 from l2overlay.dataplane.switch import Switch
 
 TOLD = frozenset(

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.replay import WINDOW_MASK, ReplayWindow
 from l2overlay.dataplane.train import Arrivals, TrainTally, cut, take_cars_untrusted

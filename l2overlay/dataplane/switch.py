@@ -25,7 +25,7 @@ from l2overlay.dataplane.ethernet import (
     vlan_id,
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
-from l2overlay.dataplane.port_security import FREEZE_TIME, Freeze, MoveDamping, PortSecurity
+from l2overlay.dataplane.protect.port_security import FREEZE_TIME, Freeze, MoveDamping, PortSecurity
 from l2overlay.dataplane.reserved import Neighbourly, is_reserved
 
 

@@ -1,1 +1,1 @@
-"""Segments in namespaces on one machine: the toolkit that demo, tests and benchmark share, and the demo."""
+"""`l2overlay demo`: three hosts as namespaces joined into one LAN, told step by step."""

@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from l2overlay.demo.lab import Lab
-from l2overlay.demo.namespace import Namespace, end_known_processes, existing_namespaces, start_time_of
+from l2overlay.testing.lab import Lab
+from l2overlay.testing.namespace import Namespace, end_known_processes, existing_namespaces, start_time_of
 
 NOTES = Path(os.environ.get("L2OVERLAY_DEMO_NOTES", "/run/l2overlay-demo"))
 """The variable is for tests, which are not to stop the demo that somebody keeps running beside them."""

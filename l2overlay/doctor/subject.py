@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from l2overlay.config_types import Config
+from l2overlay.config.types import Config
 from l2overlay.doctor.view import NodeView, PeerView, SegmentView
 
 LOSSES = ("tap_overflow", "receive_overflow")

@@ -16,8 +16,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from l2overlay import inet
 from l2overlay.addresses import MacAddress, parse_mac
-from l2overlay.config_filter import ICMP_TYPES, PORT_PROTOCOLS
-from l2overlay.config_types import Direction
+from l2overlay.config.filter import ICMP_TYPES, PORT_PROTOCOLS
+from l2overlay.config.types import Direction
 from l2overlay.errors import FrameError, UsageError
 from l2overlay.suggestion import suggestion
 

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from l2overlay.addresses import MacAddress
-from l2overlay.config_filter import ICMP_TYPES
-from l2overlay.config_types import Action, Direction, FilterConfig, FilterRule, SecurityGroup, Subjects
+from l2overlay.config.filter import ICMP_TYPES
+from l2overlay.config.types import Action, Direction, FilterConfig, FilterRule, SecurityGroup, Subjects
 from l2overlay.filter.flow import ICMP_NUMBER, NUMBERS, Flow, IpAddress
 
 ESTABLISHED = "established"

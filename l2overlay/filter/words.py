@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from l2overlay.config_types import Direction, FilterConfig, FilterRule, PortRange, Subjects
+from l2overlay.config.types import Direction, FilterConfig, FilterRule, PortRange, Subjects
 from l2overlay.filter.flow import NF_TABLES, Flow, NotFilteredError, Where, parse_flows
 from l2overlay.filter.rules import default_label, explain, group_sets, groups_default, groups_label
 

@@ -14,8 +14,7 @@ from typing import Any
 import trio
 
 from l2overlay.addresses import MacAddress, PeerKey
-from l2overlay.config import Config
-from l2overlay.config_types import Action, Direction
+from l2overlay.config.types import Action, Config, Direction
 from l2overlay.dataplane.fdb import Port
 from l2overlay.dataplane.gate import Gate
 from l2overlay.errors import HostSetupError, UsageError

@@ -20,7 +20,10 @@ from typing import Protocol
 import trio
 
 from l2overlay.addresses import Address, MacAddress, PeerKey, format_mac
-from l2overlay.config import Config, Endpoint, PeerConfig
+from l2overlay.config.types import Config, Endpoint, PeerConfig
+from l2overlay.control.requests import Answers
+from l2overlay.control.run_dir import StampFile
+from l2overlay.control.server import Answer, ControlSocket, open_control_socket
 from l2overlay.controlplane.events import (
     DatagramReturned,
     Event,
@@ -34,22 +37,19 @@ from l2overlay.controlplane.events import (
 )
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
-from l2overlay.node.answers import Answers
-from l2overlay.node.clockwork import LoopLag, OverlayTimer, boot_time
-from l2overlay.node.control import Answer, ControlSocket, open_control_socket
 from l2overlay.node.filter_keeper import FilterKeeper
 from l2overlay.node.flood_watch import FloodWatch
 from l2overlay.node.journal import Journal, LineWriter
 from l2overlay.node.keeper import Keeper, Watch
+from l2overlay.node.latency.rehearsal import Rehearsal
 from l2overlay.node.notify import notify
 from l2overlay.node.progress import Progress
 from l2overlay.node.pump import Pump
 from l2overlay.node.refused_port import RefusedPorts
-from l2overlay.node.rehearsal import Rehearsal
 from l2overlay.node.reload import Reload, read_again
 from l2overlay.node.resolver import Lookup, Resolver, system_lookup
-from l2overlay.node.rundir import StampFile
 from l2overlay.node.site import Site, host_spec
+from l2overlay.node.timer import LoopLag, OverlayTimer, boot_time
 from l2overlay.node.underlay import LOOKED_AT, Paths
 from l2overlay.node.way import LOOK_INTERVAL, OwnBridge, Ways
 from l2overlay.overlay import Overlay, PeerStatus

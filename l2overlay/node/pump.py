@@ -34,7 +34,7 @@ import trio
 from l2overlay.controlplane.events import Event
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import VIRTIO_LEN
-from l2overlay.node.pause import Pause
+from l2overlay.node.latency.pause import Pause
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, Gather, Tap, Udp
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from l2overlay.addresses import PeerKey
-from l2overlay.config import RESTART_FIELDS, Config, diff_configs, load_config, require_own
+from l2overlay.config.diff import RESTART_FIELDS, diff_configs
+from l2overlay.config.read import load_config, require_own
+from l2overlay.config.types import Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Config, Endpoint
+from l2overlay.config.types import Config, Endpoint
 
 LOOKUP_TIME = 5.0
 """Seconds for one look-up; a resolver that is not reachable takes the C library 5 s a server."""

@@ -11,7 +11,8 @@ import os
 from dataclasses import replace
 
 from l2overlay.addresses import MacAddress, PeerKey, derive_macs, format_mac, parse_mac
-from l2overlay.config import Config
+from l2overlay.config.types import Config
+from l2overlay.control.run_dir import RunDir
 from l2overlay.errors import HostSetupError
 from l2overlay.linux import bridge, firewall, host
 from l2overlay.linux.changes import Change, RemoveFilter, SetBridgeFlag, Undo
@@ -23,7 +24,6 @@ from l2overlay.linux.link_counters import read_link_counters
 from l2overlay.linux.rtnetlink import station_port
 from l2overlay.linux.tap import LinuxTap
 from l2overlay.node.kernel_losses import KernelLosses
-from l2overlay.node.rundir import RunDir
 
 STATE_SCHEMA = "l2overlay.state/1"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from l2overlay.addresses import Address, PeerKey, format_key
-from l2overlay.config import Config
+from l2overlay.config.types import Config
 from l2overlay.controlplane.events import Cause
 from l2overlay.controlplane.refusals import Refusal
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from l2overlay.config_limits import DEFAULT_PORT
+from l2overlay.config.limits import DEFAULT_PORT
 from l2overlay.errors import L2OverlayError
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from l2overlay.demo.namespace import LabError
+from l2overlay.testing.namespace import LabError
 
 from .contestants import CONTESTANTS, Contestant, first_line, install_peers
 from .flood import flooding_times

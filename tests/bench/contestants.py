@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from l2overlay.demo.namespace import LabError, run_command
+from l2overlay.testing.namespace import LabError, run_command
 
 from .topology import TAP_QUEUE_LEN, UDP_BUFFER, UNDERLAY_ADDRESS, UNDERLAY_MTU, Topology, wait_until
 from .traffic import Pinger

@@ -14,10 +14,10 @@ from functools import partial
 from itertools import cycle
 
 from l2overlay.addresses import Address
-from l2overlay.demo.namespace import Namespace
 from l2overlay.linux.sendmmsg import MAX_MESSAGES
 from l2overlay.linux.udp import LinuxUdp
 from l2overlay.seams import Burst, TapFrame
+from l2overlay.testing.namespace import Namespace
 
 from .inmemory import Mesh
 from .topology import inside

@@ -7,7 +7,7 @@ import os
 
 from l2overlay import keys
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Config, Endpoint, PeerConfig, ProtectConfig, SegmentConfig
+from l2overlay.config.types import Config, Endpoint, PeerConfig, ProtectConfig, SegmentConfig
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst
 

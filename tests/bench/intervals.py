@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from l2overlay.demo.namespace import LabError
+from l2overlay.testing.namespace import LabError
 
 from .contestants import CONTESTANTS, Contestant, L2Overlay, install_peers
 from .measures import running

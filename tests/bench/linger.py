@@ -7,7 +7,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 
-from l2overlay.demo.lab import Lab
+from l2overlay.testing.lab import Lab
 
 SECONDS = 5.0
 INTERVALS = (0.005, 0.05, 0.2, 1.0)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 
-from l2overlay.demo.namespace import LabError
+from l2overlay.testing.namespace import LabError
 
 from .contestants import Contestant, KernelVxlan, L2Overlay
 from .measures import running

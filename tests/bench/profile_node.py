@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from l2overlay.demo.namespace import run_command
+from l2overlay.testing.namespace import run_command
 
 from .contestants import NAMES, L2Overlay
 from .measures import running

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.counters import Counters
 from l2overlay.dataplane.ethernet import station_key
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from l2overlay.config import Party, ProtectConfig
+from l2overlay.config.types import Party, ProtectConfig
 from l2overlay.seams import Burst, TapFrame
 
 from .frames import small_frame, super_frame

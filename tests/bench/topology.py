@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from l2overlay.demo.namespace import LabError, Namespace
+from l2overlay.testing.namespace import LabError, Namespace
 
 UNDERLAYS = ("offload", "plain", "lossy")
 UNDERLAY_ADDRESS = ("192.0.2.1", "192.0.2.2")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from l2overlay.demo.namespace import LabError, Namespace
+from l2overlay.testing.namespace import LabError, Namespace
 
 from .topology import GUEST_ADDRESS, GUEST_MAC, Topology, inside, wait_until
 

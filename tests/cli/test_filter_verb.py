@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from filter.writing import HEAD
 
-from l2overlay import control
 from l2overlay.cli import main
+from l2overlay.control import client
 from l2overlay.errors import ExitCode
 
 TABLE = """
@@ -94,7 +94,7 @@ def answer(**changes: Any) -> dict[str, Any]:
 def test_show_prints_the_rules_in_words_with_what_they_have_seen(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(control, "ask", lambda path, request, **arguments: answer())
+    monkeypatch.setattr(client, "ask", lambda path, request, **arguments: answer())
     assert main(["filter", "--run-dir", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "filtered by iptables (nf_tables)" in said
@@ -105,9 +105,7 @@ def test_show_prints_the_rules_in_words_with_what_they_have_seen(
 def test_show_ends_with_4_while_something_is_wrong(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        control, "ask", lambda path, request, **arguments: answer(problems=["iptables: lost"])
-    )
+    monkeypatch.setattr(client, "ask", lambda path, request, **arguments: answer(problems=["iptables: lost"]))
     assert main(["filter", "show", "--run-dir", str(tmp_path)]) == ExitCode.DEGRADED
     assert "iptables: lost" in capsys.readouterr().err
 
@@ -129,7 +127,7 @@ def test_explain_asks_the_node_when_no_file_is_named(
         }
         return {"schema": "l2overlay.filter_explain/1", "node": "alpha", "verdicts": [verdict]}
 
-    monkeypatch.setattr(control, "ask", ask)
+    monkeypatch.setattr(client, "ask", ask)
     assert main(["filter", "explain", "--run-dir", str(tmp_path), "ff" * 14, "in"]) == 0
     assert asked == {"request": "filter_explain", "frame": f"{'ff' * 14} in"}
     assert "accept, by not IP: ARP" in capsys.readouterr().out

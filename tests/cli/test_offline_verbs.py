@@ -12,7 +12,7 @@ import pytest
 from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.cli import init, main, peers_edit
-from l2overlay.config import load_config, parse_config
+from l2overlay.config.read import load_config, parse_config
 from l2overlay.errors import UsageError
 
 Call = Callable[..., tuple[int, str, str]]

@@ -11,8 +11,8 @@ from test_online_verbs import STATUS, Call, FixedNode
 
 from l2overlay import keys, privileges
 from l2overlay.cli import asking, main
+from l2overlay.control.run_dir import Hold, RunDir, running_segments
 from l2overlay.errors import HostPermissionError
-from l2overlay.node.rundir import Hold, RunDir, running_segments
 
 NOBODY = 65534
 GROUP = 4242

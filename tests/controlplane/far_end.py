@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Config, PeerConfig, SegmentConfig, Suite
+from l2overlay.config.types import Config, PeerConfig, SegmentConfig, Suite
 from l2overlay.controlplane.cookie import CookieHolder
 from l2overlay.controlplane.events import Event
 from l2overlay.controlplane.handshake import (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l2overlay.addresses import PeerKey
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.controlplane.cookie import COOKIE_LEN, CookieChecker, CookieHolder, append_macs, mac1_of
 from l2overlay.controlplane.handshake import (
     INIT_LEN,

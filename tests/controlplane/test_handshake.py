@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from l2overlay.addresses import PeerKey
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.controlplane import handshake
 from l2overlay.controlplane.cookie import CookieChecker, append_macs, mac1_of
 from l2overlay.controlplane.handshake import (

@@ -12,7 +12,7 @@ import pytest
 from noise.connection import Keypair, NoiseConnection
 
 from l2overlay.addresses import PeerKey
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.controlplane.cookie import CookieChecker, CookieHolder, append_macs
 from l2overlay.controlplane.handshake import (
     HandshakeContext,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Config, PeerConfig, Suite
+from l2overlay.config.types import Config, PeerConfig, Suite
 from l2overlay.controlplane.handshake import FEATURE_TRAIN, OUR_FEATURES
 from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.controlplane.peer import Peer

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from l2overlay.addresses import Address
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.controlplane.events import Cause, HandshakeRefused, MtuDiffers, PeerUp
 from l2overlay.controlplane.handshake import OUR_FEATURES, features_with, mtu_in, receive_init_untrusted
 from l2overlay.controlplane.peer import CALL_BACK_INTERVAL, UNCONFIRMED_INITS

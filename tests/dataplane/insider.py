@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
-from l2overlay.config import Config, PeerConfig, SegmentConfig, Suite
+from l2overlay.config.types import Config, PeerConfig, SegmentConfig, Suite
 from l2overlay.controlplane.events import Event
 from l2overlay.controlplane.handshake import HandshakeContext, initiate, receive_resp_untrusted
 from l2overlay.counters import Counters

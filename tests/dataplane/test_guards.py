@@ -30,12 +30,12 @@ from scapy.packet import Raw
 
 from l2overlay import inet
 from l2overlay.addresses import MacAddress, PeerKey, parse_mac
-from l2overlay.config import Party, ProtectConfig
+from l2overlay.config.types import Party, ProtectConfig
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import PROBE_GROUP, plain
 from l2overlay.dataplane.fdb import LOCAL, Port
-from l2overlay.dataplane.guards import Guards, guards
-from l2overlay.dataplane.snooping import BINDING_TIME, Bindings
+from l2overlay.dataplane.protect.guards import Guards, guards
+from l2overlay.dataplane.protect.snooping import BINDING_TIME, Bindings
 
 OWN, TRUSTED = PeerKey(b"O" * 32), PeerKey(b"T" * 32)
 PEER, TRUSTED_PORT = Port(b"P" * 32), Port(TRUSTED)

@@ -1,11 +1,11 @@
 """Port security as sentences: whose address is whose, how many, how restless, and who does not talk to whom."""
 
 from l2overlay.addresses import MacAddress, PeerKey, parse_mac
-from l2overlay.config import Config, Learn, Party, PeerConfig, ProtectConfig, SegmentConfig
+from l2overlay.config.types import Config, Learn, Party, PeerConfig, ProtectConfig, SegmentConfig
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, plain, station_key
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
-from l2overlay.dataplane.port_security import (
+from l2overlay.dataplane.protect.port_security import (
     FREEZE_TIME,
     MAX_MOVERS,
     MOVE_LIMIT,

@@ -18,9 +18,9 @@ from linux.conftest import inside
 from l2overlay.counters import Counters
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
-from l2overlay.demo.lab import Namespace
 from l2overlay.linux.tap import LinuxTap
 from l2overlay.seams import TapFrame
+from l2overlay.testing.lab import Namespace
 
 from .reference_kernel import all_segments, check
 from .super_frames import ACK, CWR, ECE, FIN, PSH, SuperFrame, partial_frame, super_frame

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from l2overlay.addresses import MacAddress
-from l2overlay.config import (
+from l2overlay.config.tables import PeerTable, ProtectTable
+from l2overlay.config.types import (
     Config,
     Learn,
     Party,
@@ -21,9 +22,8 @@ from l2overlay.config import (
     StormConfig,
     StormLimit,
 )
-from l2overlay.config_model import PeerTable, ProtectTable
 from l2overlay.dataplane.fdb import LOCAL
-from l2overlay.dataplane.snooping import BINDING_TIME
+from l2overlay.dataplane.protect.snooping import BINDING_TIME
 from l2overlay.keys import public_key
 
 from .insider import INSIDER_KEY, NODE_KEY, Meeting

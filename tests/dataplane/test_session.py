@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.replay import WINDOW_SIZE
 from l2overlay.dataplane.session import Session, to_bursts

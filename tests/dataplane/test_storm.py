@@ -4,11 +4,11 @@ from math import inf
 
 import pytest
 
-from l2overlay.config import StormConfig, StormLimit
+from l2overlay.config.types import StormConfig, StormLimit
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, VIRTIO_LEN, plain
 from l2overlay.dataplane.fdb import LOCAL, Port
-from l2overlay.dataplane.storm import (
+from l2overlay.dataplane.protect.storm import (
     BROADCASTS,
     PEER_MARGIN,
     QUIET_FRAMES,

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from l2overlay.config import ProtectConfig, StormConfig, StormLimit
+from l2overlay.config.types import ProtectConfig, StormConfig, StormLimit
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, VIRTIO_LEN
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.offload import MAX_TINY_UNITS, MIN_GSO_SIZE, count_segments
-from l2overlay.dataplane.storm import PEER_MARGIN, QUIET_FRAMES, StormControl
+from l2overlay.dataplane.protect.storm import PEER_MARGIN, QUIET_FRAMES, StormControl
 from l2overlay.seams import TapFrame
 
 from .insider import Meeting

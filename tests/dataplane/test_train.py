@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.train import (

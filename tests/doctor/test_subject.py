@@ -1,6 +1,6 @@
 """Which segment the doctor looks at: what a file says, and what a node that runs says better."""
 
-from l2overlay.config import parse_config
+from l2overlay.config.read import parse_config
 from l2overlay.doctor.subject import segment_of_config, with_node
 
 FILE = """[segment]

@@ -8,7 +8,7 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6, IPv6ExtHdrFragment, IPv6ExtHdr
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
 from l2overlay.addresses import MacAddress, parse_mac
-from l2overlay.config_types import Action, Direction
+from l2overlay.config.types import Action, Direction
 from l2overlay.errors import FrameError, UsageError
 from l2overlay.filter.flow import Flow, NotFilteredError, parse_flows, parse_frame_untrusted
 from l2overlay.filter.rules import Verdict, explain

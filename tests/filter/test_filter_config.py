@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2overlay.addresses import parse_mac
-from l2overlay.config import Config, diff_configs, json_schema, parse_config
-from l2overlay.config_filter import filter_faults
-from l2overlay.config_types import Action, FilterConfig, Rate
+from l2overlay.config.diff import diff_configs
+from l2overlay.config.filter import filter_faults
+from l2overlay.config.read import json_schema, parse_config
+from l2overlay.config.types import Action, Config, FilterConfig, Rate
 from l2overlay.errors import ConfigError
 
 HEAD = '[segment]\nname = "lab"\n' + "".join(

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l2overlay.addresses import MacAddress
-from l2overlay.config_limits import MAX_FILTER_LINES
-from l2overlay.config_overlap import decided_earlier
-from l2overlay.config_types import Action, Direction, FilterRule, PortRange, Rate, Subjects
+from l2overlay.config.limits import MAX_FILTER_LINES
+from l2overlay.config.overlap import decided_earlier
+from l2overlay.config.types import Action, Direction, FilterRule, PortRange, Rate, Subjects
 
 from .test_filter_config import faults, parse
 

@@ -2,8 +2,8 @@
 
 import base64
 
-from l2overlay.config import parse_config
-from l2overlay.config_types import FilterConfig
+from l2overlay.config.read import parse_config
+from l2overlay.config.types import FilterConfig
 
 OWN = "alpha"
 PEERS = ("alpha", "beta", "gamma")

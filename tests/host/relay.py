@@ -18,7 +18,7 @@ from typing import Any
 
 from linux.conftest import inside
 
-from l2overlay.demo.lab import Namespace
+from l2overlay.testing.lab import Namespace
 
 RECEIVE_BUFFER = 16 << 20
 QUEUE_TIME = 0.25

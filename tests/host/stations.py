@@ -23,8 +23,8 @@ from typing import Any
 
 from linux.conftest import inside
 
-from l2overlay.control import ask
-from l2overlay.demo.lab import Guest, Lab, Namespace, NodeProcess, PingResult
+from l2overlay.control.client import ask
+from l2overlay.testing.lab import Guest, Lab, Namespace, NodeProcess, PingResult
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_STATISTICS = 263, 8, 6

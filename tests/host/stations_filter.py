@@ -10,7 +10,7 @@ from typing import Any
 
 from linux.conftest import inside
 
-from l2overlay.demo.lab import Namespace, NodeProcess
+from l2overlay.testing.lab import Namespace, NodeProcess
 
 TIMEOUT = 0.6
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from stations import eventually, frame, speak
 
-from l2overlay.demo.lab import Guest, Host, Lab, Namespace, child_environment, differences
+from l2overlay.testing.lab import Guest, Host, Lab, Namespace, child_environment, differences
 
 MakeLab = Callable[..., Lab]
 

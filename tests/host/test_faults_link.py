@@ -24,7 +24,7 @@ from stations import (
     tell_nodes,
 )
 
-from l2overlay.demo.lab import Host, Lab
+from l2overlay.testing.lab import Host, Lab
 
 SHRUNK_MTU = {4: 1400, 6: 1380}
 

@@ -18,9 +18,9 @@ from stations import Flow, eventually, peer_of, pinging, stations_of, status, te
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
-from l2overlay.control import ask
-from l2overlay.demo.lab import Host, Lab, child_environment
+from l2overlay.control.client import ask
 from l2overlay.errors import NoDaemonError
+from l2overlay.testing.lab import Host, Lab, child_environment
 
 SEVEN_MISTAKES = """\
 [segment]

@@ -32,7 +32,7 @@ from stations import (
     tell_nodes,
 )
 
-from l2overlay.demo.lab import Lab, NodeProcess
+from l2overlay.testing.lab import Lab, NodeProcess
 
 SEED = 20250731
 KEEPALIVE = 1

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from l2overlay.config import load_config
-from l2overlay.demo.lab import Host, Lab, child_environment
+from l2overlay.config.read import load_config
+from l2overlay.testing.lab import Host, Lab, child_environment
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from test_node_lifecycle import both_up, call, link, two_hosts
 
-from l2overlay.demo.lab import Guest, Host, Lab, differences
+from l2overlay.testing.lab import Guest, Host, Lab, differences
 
 MakeLab = Callable[..., Lab]
 

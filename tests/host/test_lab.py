@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from l2overlay.demo.lab import Lab, LabError, differences, existing_namespaces
+from l2overlay.testing.lab import Lab, LabError, differences, existing_namespaces
 
 OpenLab = Callable[..., Lab]
 
@@ -93,7 +93,7 @@ def test_a_set_up_that_fails_half_way_is_removed_too() -> None:
 def test_a_signal_takes_everything_down(number: signal.Signals) -> None:
     script = """
         import signal, time
-        from l2overlay.demo.lab import Lab
+        from l2overlay.testing.lab import Lab
         # Whoever runs the tests in the background of a shell has it ignored, and children inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with Lab() as lab:

@@ -15,7 +15,7 @@ from stations import BROADCAST, Ear, carry_tcp, carry_udp, frame, random_file, s
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
-from l2overlay.demo.lab import Guest, Lab, NodeProcess, child_environment
+from l2overlay.testing.lab import Guest, Lab, NodeProcess, child_environment
 
 MIB = 1 << 20
 MEMORY_LIMIT = 80 * MIB

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from stations import BROADCAST, frame, speak, status, tell_nodes
 
-from l2overlay.demo.lab import Lab
+from l2overlay.testing.lab import Lab
 
 
 @pytest.fixture

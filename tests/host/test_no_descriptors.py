@@ -12,7 +12,7 @@ from pathlib import Path
 
 from test_node_lifecycle import both_up, events, eventually, is_port, two_hosts
 
-from l2overlay.demo.lab import Lab, child_environment
+from l2overlay.testing.lab import Lab, child_environment
 
 MakeLab = Callable[..., Lab]
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from l2overlay.demo.lab import Guest, Host, Lab, NodeProcess, PingResult, differences
-from l2overlay.demo.lab import child_environment as environment
+from l2overlay.testing.lab import Guest, Host, Lab, NodeProcess, PingResult, differences
+from l2overlay.testing.lab import child_environment as environment
 
 MakeLab = Callable[..., Lab]
 SEEN = 1.0

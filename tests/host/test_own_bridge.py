@@ -9,7 +9,7 @@ import pytest
 from stations import eventually, status
 from test_doctor import causes, findings
 
-from l2overlay.demo.lab import Guest, Host, Lab, NodeProcess
+from l2overlay.testing.lab import Guest, Host, Lab, NodeProcess
 
 MakeLab = Callable[..., Lab]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from stations import Flow, eventually, peer_of, status
 
-from l2overlay.demo.lab import Host, Lab
+from l2overlay.testing.lab import Host, Lab
 
 MakeLab = Callable[..., Lab]
 

@@ -25,7 +25,7 @@ from scapy.layers.l2 import ARP, Ether
 from stations import QUIET, Ear, eventually, frame, heard_by, peer_of, speak, status
 
 from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
-from l2overlay.demo.lab import Guest, Host, Lab, PingResult
+from l2overlay.testing.lab import Guest, Host, Lab, PingResult
 
 MakeLab = Callable[..., Lab]
 BROADCAST = "ff:ff:ff:ff:ff:ff"

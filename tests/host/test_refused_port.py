@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from stations import eventually, peer_of, status
 
-from l2overlay.demo.lab import Host, Lab
+from l2overlay.testing.lab import Host, Lab
 
 MakeLab = Callable[..., Lab]
 

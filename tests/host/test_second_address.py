@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from l2overlay.demo.lab import Lab
+from l2overlay.testing.lab import Lab
 
 MakeLab = Callable[..., Lab]
 

@@ -31,8 +31,8 @@ from stations import (
     tell_nodes,
 )
 
-from l2overlay.control import ask
-from l2overlay.demo.lab import Guest, Lab
+from l2overlay.control.client import ask
+from l2overlay.testing.lab import Guest, Lab
 
 MAX_PAYLOAD = 1500
 ETHERTYPES = (

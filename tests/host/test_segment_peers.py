@@ -17,7 +17,7 @@ from stations import BROADCAST, Ear, Flow, eventually, frame, peer_of, pinging, 
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
-from l2overlay.demo.lab import Host, Lab, NodeProcess
+from l2overlay.testing.lab import Host, Lab, NodeProcess
 
 MakeLab = Callable[..., Lab]
 

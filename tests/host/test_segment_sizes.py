@@ -21,7 +21,7 @@ from stations import (
     tell_nodes,
 )
 
-from l2overlay.demo.lab import Guest, Lab
+from l2overlay.testing.lab import Guest, Lab
 
 FILE_SIZE = 3 << 20
 

@@ -15,7 +15,7 @@ from linux.conftest import inside
 from relay import Relay, Weather
 from stations import random_file, receive_all, tell_nodes
 
-from l2overlay.demo.lab import Guest, Lab
+from l2overlay.testing.lab import Guest, Lab
 
 SEED = 20261128
 TCP_MD5SIG, TCP_AO_ADD_KEY = 14, 38  # <linux/tcp.h>

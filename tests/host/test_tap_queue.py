@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from test_node_lifecycle import answer, both_up, call, events, two_hosts
 
-from l2overlay.demo.lab import Lab
 from l2overlay.linux.host import TAP_QUEUE
+from l2overlay.testing.lab import Lab
 
 MakeLab = Callable[..., Lab]
 SEND = """

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from l2overlay.demo.lab import Namespace
+from l2overlay.testing.lab import Namespace
 
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)

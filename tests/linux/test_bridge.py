@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from l2overlay.demo.lab import Namespace
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.bridge import forget_stations
+from l2overlay.testing.lab import Namespace
 
 from .conftest import inside, wait_for_carrier
 

@@ -21,8 +21,6 @@ from pathlib import Path
 import pytest
 
 from l2overlay.addresses import derive_macs, format_mac
-from l2overlay.demo.lab import Namespace
-from l2overlay.demo.snapshot import Snapshot, differences, take_snapshot
 from l2overlay.errors import ExitCode, HostPermissionError, HostSetupError
 from l2overlay.linux.changes import (
     AddAddress,
@@ -55,6 +53,8 @@ from l2overlay.linux.host import (
     undo,
 )
 from l2overlay.linux.tap import LinuxTap
+from l2overlay.testing.lab import Namespace
+from l2overlay.testing.snapshot import Snapshot, differences, take_snapshot
 
 from .conftest import inside, wait_for_carrier
 

@@ -3,9 +3,9 @@
 import socket
 from collections.abc import Callable
 
-from l2overlay.demo.lab import Namespace
 from l2overlay.linux.link_counters import read_link_counters
 from l2overlay.linux.tap import LinuxTap
+from l2overlay.testing.lab import Namespace
 
 from .conftest import inside
 

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from l2overlay.demo.lab import Namespace
 from l2overlay.linux.links import ChangeKind, LinkChange, LinkWatch
+from l2overlay.testing.lab import Namespace
 
 from .conftest import inside
 

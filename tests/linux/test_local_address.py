@@ -13,11 +13,11 @@ import pytest
 
 from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
-from l2overlay.demo.lab import Namespace
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.sendmmsg import MAX_MESSAGES
 from l2overlay.linux.udp import BATCH_FROM, LinuxUdp
 from l2overlay.seams import Burst
+from l2overlay.testing.lab import Namespace
 
 from .conftest import inside, wait_for_carrier
 

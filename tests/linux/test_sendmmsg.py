@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from l2overlay.demo.lab import Namespace
 from l2overlay.linux import sendmmsg
 from l2overlay.linux.sendmmsg import MAX_MESSAGES, MessageBatch, batch_for, pack_name, refused_name
+from l2overlay.testing.lab import Namespace
 
 from .conftest import inside
 

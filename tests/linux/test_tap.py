@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from l2overlay.counters import DropReason
-from l2overlay.demo.lab import Namespace
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.tap import OFFLOAD_CHOICES, VNET_HEADER_LEN, LinuxTap
 from l2overlay.seams import TapFrame
+from l2overlay.testing.lab import Namespace
 
 from .conftest import inside
 

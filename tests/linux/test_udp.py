@@ -14,7 +14,6 @@ import pytest
 
 from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
-from l2overlay.demo.lab import Namespace
 from l2overlay.errors import HostSetupError
 from l2overlay.linux import sendmmsg as sendmmsg_module
 from l2overlay.linux import udp as udp_module
@@ -28,6 +27,7 @@ from l2overlay.linux.udp import (
     canonical_address,
 )
 from l2overlay.seams import MAX_BURST_LEN, Burst
+from l2overlay.testing.lab import Namespace
 
 from .conftest import inside, wait_for_carrier
 

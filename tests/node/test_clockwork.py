@@ -5,7 +5,7 @@ from typing import cast
 import trio
 from trio.testing import MockClock
 
-from l2overlay.node.clockwork import HEARTBEAT, LoopLag, OverlayTimer
+from l2overlay.node.timer import HEARTBEAT, LoopLag, OverlayTimer
 from l2overlay.overlay import Overlay
 
 from .fakes import CopyingOverlay

@@ -15,11 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from l2overlay import control as client
-from l2overlay.control import MAX_REQUEST_LEN
-from l2overlay.errors import HostSetupError, L2OverlayError, NoDaemonError
-from l2overlay.node import control as server
-from l2overlay.node.control import (
+from l2overlay.control import client, server
+from l2overlay.control.client import MAX_REQUEST_LEN
+from l2overlay.control.server import (
     MAX_CLIENTS,
     MAX_FOLLOWERS,
     Answer,
@@ -28,6 +26,7 @@ from l2overlay.node.control import (
     open_control_socket,
     parse_request_untrusted,
 )
+from l2overlay.errors import HostSetupError, L2OverlayError, NoDaemonError
 
 
 async def echo(arguments: Answer) -> Answer:

@@ -8,7 +8,7 @@ from filter.writing import HEAD, OWN, filter_of
 from trio.testing import MockClock
 
 from l2overlay.addresses import MacAddress, PeerKey
-from l2overlay.config import parse_config
+from l2overlay.config.read import parse_config
 from l2overlay.dataplane.fdb import Port
 from l2overlay.dataplane.gate import HELD
 from l2overlay.errors import HostSetupError

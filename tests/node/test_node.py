@@ -18,10 +18,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from l2overlay import control as client
 from l2overlay import keys
 from l2overlay.addresses import Address, MacAddress, format_key
-from l2overlay.config import Config, load_config
+from l2overlay.config.read import load_config
+from l2overlay.config.types import Config
+from l2overlay.control import client
+from l2overlay.control.run_dir import RunDir, StampFile
 from l2overlay.dataplane.ethernet import PROBE_GROUP
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.changes import AddAddress, Undo
@@ -34,7 +36,6 @@ from l2overlay.node.journal import LineWriter
 from l2overlay.node.kernel_losses import KernelLosses
 from l2overlay.node.node import Node, Surroundings
 from l2overlay.node.progress import Progress
-from l2overlay.node.rundir import RunDir, StampFile
 from l2overlay.node.site import Site, host_spec
 from l2overlay.overlay import Overlay
 

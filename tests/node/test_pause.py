@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from l2overlay.node.pause import Pause, watcher_of
+from l2overlay.node.latency.pause import Pause, watcher_of
 
 
 class Mover:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from linux.conftest import inside
 
-from l2overlay.config import Suite
-from l2overlay.demo.lab import Namespace
+from l2overlay.config.types import Suite
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.udp import LinuxUdp
 from l2overlay.microflows import Microflows
-from l2overlay.node.rehearsal import Rehearsal
+from l2overlay.node.latency.rehearsal import Rehearsal
+from l2overlay.testing.lab import Namespace
 
 
 def descriptors() -> int:

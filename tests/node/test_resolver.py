@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig
+from l2overlay.config.types import Config, Endpoint, PeerConfig, SegmentConfig
 from l2overlay.node import resolver as resolver_module
 from l2overlay.node.resolver import Resolver
 

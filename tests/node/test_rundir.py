@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from l2overlay.control.run_dir import Hold, RunDir, StampFile, running_segments
 from l2overlay.errors import HostSetupError
-from l2overlay.node.rundir import Hold, RunDir, StampFile, running_segments
 
 SEGMENT = f"test-{os.getpid()}"
 
 
 def other_process(code: str) -> "subprocess.Popen[str]":
     """A second node, as far as this module is concerned: it says a line when it holds, and then waits."""
-    script = "from pathlib import Path\nfrom l2overlay.node.rundir import *\n" + textwrap.dedent(code)
+    script = "from pathlib import Path\nfrom l2overlay.control.run_dir import *\n" + textwrap.dedent(code)
     process = subprocess.Popen(
         [sys.executable, "-c", script + "\nprint('held', flush=True)\ninput()"],
         stdin=subprocess.PIPE,

@@ -14,7 +14,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.controlplane.cookie import CookieChecker, CookieHolder, mac1_of
 from l2overlay.controlplane.handshake import (
     HandshakeContext,

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
-from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig
+from l2overlay.config.types import Config, Endpoint, PeerConfig, SegmentConfig
 from l2overlay.controlplane.protection import LoopStatus, StormStatus
 from l2overlay.counters import Counters, DropReason
 from l2overlay.observe.status import NAMED_TROUBLES, NodeFacts, peer_troubles, stations_data, status_data

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from l2overlay.config import Config, ProtectConfig
+from l2overlay.config.types import Config, ProtectConfig
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, PROBE_GROUP, plain
 from l2overlay.keys import public_key

@@ -26,7 +26,7 @@ from random import Random
 from typing import Any
 
 from l2overlay.addresses import Address, MacAddress, PeerKey, derive_macs
-from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig, Suite
+from l2overlay.config.types import Config, Endpoint, PeerConfig, SegmentConfig, Suite
 from l2overlay.controlplane.events import Event, PeerDown, PeerMoved, PeerUp
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, PROBE_GROUP, VIRTIO_LEN, plain

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from l2overlay.addresses import Address
-from l2overlay.config import Suite
+from l2overlay.config.types import Suite
 from l2overlay.controlplane.cookie import MAC_LEN
 from l2overlay.controlplane.events import HandshakeRefused, PeerDown
 from l2overlay.controlplane.handshake import INIT_LEN, RESP_LEN

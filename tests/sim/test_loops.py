@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from l2overlay.config import Party, ProtectConfig
+from l2overlay.config.types import Party, ProtectConfig
 from l2overlay.controlplane.events import LoopFound, LoopHealed, ProbeRepeated, StationFrozen
 from l2overlay.controlplane.loop_guard import HOLD_TIME, PROBE_INTERVAL, probe_mac
 from l2overlay.counters import DropReason

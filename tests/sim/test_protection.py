@@ -8,11 +8,11 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from l2overlay.addresses import format_mac
-from l2overlay.config import Learn, Party, ProtectConfig, StormConfig, StormLimit
+from l2overlay.config.types import Learn, Party, ProtectConfig, StormConfig, StormLimit
 from l2overlay.controlplane.events import FrameRefused, StormEnded, StormStarted
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import plain
-from l2overlay.dataplane.storm import PEER_MARGIN, QUIET_FRAMES, RELEASE_TIME
+from l2overlay.dataplane.protect.storm import PEER_MARGIN, QUIET_FRAMES, RELEASE_TIME
 
 from .lans import LanNode, LanSimulation
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from l2overlay.addresses import Address, MacAddress
-from l2overlay.config import Config, Endpoint
+from l2overlay.config.types import Config, Endpoint
 from l2overlay.controlplane.events import PeerDown
 from l2overlay.counters import DropReason
 from l2overlay.errors import ConfigError

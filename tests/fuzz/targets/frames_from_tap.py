@@ -4,7 +4,8 @@ import random
 import struct
 from collections.abc import Callable
 
-from l2overlay.config import Config, parse_config
+from l2overlay.config.read import parse_config
+from l2overlay.config.types import Config
 from l2overlay.counters import Counters
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.seams import TapFrame

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 from l2overlay import inet
 from l2overlay.addresses import PeerKey
-from l2overlay.config import Party, ProtectConfig, parse_config
+from l2overlay.config.read import parse_config
+from l2overlay.config.types import Party, ProtectConfig
 from l2overlay.dataplane.ethernet import plain
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.gate import Gate
-from l2overlay.dataplane.guards import Guards
+from l2overlay.dataplane.protect.guards import Guards
 from l2overlay.errors import UsageError
 from l2overlay.filter.words import explain_text
 from tests.fuzz.corpus import FILTERED

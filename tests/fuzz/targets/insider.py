@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from l2overlay.addresses import Address
-from l2overlay.config import Config, PeerConfig, parse_config
+from l2overlay.config.read import parse_config
+from l2overlay.config.types import Config, PeerConfig
 from l2overlay.dataplane.inbox import MAX_REASSEMBLIES
 from l2overlay.dataplane.wire import CONTROL_BODY_LEN, Record
 from l2overlay.keys import public_key

@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from l2overlay.config import Config, diff_configs, parse_config
+from l2overlay.config.diff import diff_configs
+from l2overlay.config.read import parse_config
+from l2overlay.config.types import Config
 from l2overlay.errors import ConfigError
 from l2overlay.linux.iptables import render
 from l2overlay.node.reload import read_again

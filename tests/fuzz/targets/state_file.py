@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 
+from l2overlay.control.run_dir import RunDir
 from l2overlay.linux.changes import (
     AddAddress,
     Change,
@@ -18,7 +19,6 @@ from l2overlay.linux.changes import (
     SetUp,
     Undo,
 )
-from l2overlay.node.rundir import RunDir
 from l2overlay.node.site import read_undo
 from tests.fuzz.mutation import SCALARS, mutate_bytes, mutate_tree
 from tests.fuzz.scratch import scratch_folder

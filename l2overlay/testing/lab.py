@@ -41,8 +41,8 @@ from typing import Any, Literal
 import l2overlay
 from l2overlay import keys
 from l2overlay.addresses import format_key
-from l2overlay.demo.capture import Capture
-from l2overlay.demo.namespace import (
+from l2overlay.testing.capture import Capture
+from l2overlay.testing.namespace import (
     LabError,
     Namespace,
     existing_namespaces,
@@ -51,7 +51,7 @@ from l2overlay.demo.namespace import (
     start_time_of,
     stop_processes,
 )
-from l2overlay.demo.snapshot import Snapshot, differences, take_snapshot
+from l2overlay.testing.snapshot import Snapshot, differences, take_snapshot
 
 __all__ = [
     "Capture",

@@ -23,7 +23,7 @@ from typing import Any
 
 import trio
 
-from l2overlay.control import ERROR_SCHEMA, MAX_REQUEST_LEN
+from l2overlay.control.client import ERROR_SCHEMA, MAX_REQUEST_LEN
 from l2overlay.errors import HostSetupError, L2OverlayError
 
 MAX_CLIENTS = 16

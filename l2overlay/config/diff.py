@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from l2overlay.addresses import format_mac
-from l2overlay.config_types import Config, FilterConfig, PeerConfig, ProtectConfig, SegmentConfig, Suite
+from l2overlay.config.types import Config, FilterConfig, PeerConfig, ProtectConfig, SegmentConfig, Suite
 
 RESTART_FIELDS = frozenset({"name", "bridge", "tap", "mtu", "suite", "psk", "listen_address"})
 """Of `[segment]`: interfaces of other names are other interfaces, no session outlives its suite or psk, and the overlay

@@ -8,7 +8,7 @@ import re
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 
 from l2overlay.addresses import parse_key, parse_mac
-from l2overlay.config_limits import (
+from l2overlay.config.limits import (
     DEFAULT_PORT,
     MAX_INTERFACE_NAME,
     MAX_PEER_NAME,

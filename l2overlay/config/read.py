@@ -1,7 +1,7 @@
 """peers.toml as typed, frozen data: one file, the same on every host of a segment.
 
 Order of `parse_config`: size and encoding, positions, tomllib, then all at once the values by themselves
-(`config_model`), among each other (`config_checks`, `config_filter`, `config_protect`) and the psk's file; only a
+(`config.tables`), among each other (`config.checks`, `config.filter`, `config.protect`) and the psk's file; only a
 document without a fault becomes a `Config`. Every mistake is a `Problem` with its line and column.
 """
 
@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from l2overlay.addresses import PeerKey, format_key, parse_key, parse_mac
-from l2overlay.config_checks import Document, Fault, cross_faults
-from l2overlay.config_diff import RESTART_FIELDS, ConfigDiff, PeerChange, diff_configs
-from l2overlay.config_filter import build_filter, filter_faults
-from l2overlay.config_limits import (
+from l2overlay.config.checks import Document, Fault, cross_faults
+from l2overlay.config.diff import RESTART_FIELDS, ConfigDiff, PeerChange, diff_configs
+from l2overlay.config.filter import build_filter, filter_faults
+from l2overlay.config.limits import (
     DEFAULT_AGEING_TIME,
     DEFAULT_MTU,
     DEFAULT_PERSISTENT_KEEPALIVE,
     DEFAULT_PORT,
     MAX_FILE_SIZE,
 )
-from l2overlay.config_protect import build_protect, protect_faults
-from l2overlay.config_types import (
+from l2overlay.config.positions import NestingError, Positions, positions
+from l2overlay.config.protect import build_protect, protect_faults
+from l2overlay.config.types import (
     Config,
     Endpoint,
     FilterConfig,
@@ -35,14 +36,13 @@ from l2overlay.config_types import (
     StormLimit,
     Suite,
 )
-from l2overlay.config_values import interface_address, split_endpoint, split_listen
+from l2overlay.config.values import interface_address, split_endpoint, split_listen
 from l2overlay.errors import ConfigError, L2OverlayError, Problem
 from l2overlay.files import read_regular
 from l2overlay.keys import is_private_key_of, own_stanza, read_secret
-from l2overlay.toml_positions import NestingError, Positions, positions
 
 if TYPE_CHECKING:
-    from l2overlay.config_model import PeerTable, SegmentTable
+    from l2overlay.config.tables import PeerTable, SegmentTable
 
 __all__ = [
     "DEFAULT_AGEING_TIME",
@@ -83,7 +83,7 @@ def parse_config(text: str | bytes, source: str, *, base_dir: Path | None) -> Co
 
     Raises ConfigError with everything that is wrong, in file order.
     """
-    from l2overlay.config_model import check_tables
+    from l2overlay.config.tables import check_tables
 
     clean = _decode(text, source)
     places, document = _parse_toml(clean, source)
@@ -100,9 +100,9 @@ def parse_config(text: str | bytes, source: str, *, base_dir: Path | None) -> Co
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of peers.toml, from the model that `parse_config` checks with."""
-    from l2overlay import config_model
+    from l2overlay.config import tables
 
-    return config_model.json_schema()
+    return tables.json_schema()
 
 
 def require_own(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from l2overlay.demo.namespace import Namespace
+from l2overlay.testing.namespace import Namespace
 
 Snapshot = Mapping[str, tuple[str, ...]]
 """Lines by the command or folder they come from."""

@@ -2,7 +2,7 @@
 from them too.
 
 To add a table (`[filter]`): its model here and a field for it in `FileTables`, what it must be to other tables in
-`config_checks.py`, its frozen counterpart in `config.py`. Import this module lazily: pydantic costs 0.1 s and 10 MB.
+`config.checks.py`, its frozen counterpart in `config.py`. Import this module lazily: pydantic costs 0.1 s and 10 MB.
 """
 
 import typing
@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from l2overlay.config_checks import Document, Fault
-from l2overlay.config_filter import PROTOCOLS, port_or_list, text_or_list
-from l2overlay.config_limits import (
+from l2overlay.config.checks import Document, Fault
+from l2overlay.config.filter import PROTOCOLS, port_or_list, text_or_list
+from l2overlay.config.limits import (
     DEFAULT_AGEING_TIME,
     DEFAULT_MTU,
     DEFAULT_PERSISTENT_KEEPALIVE,
@@ -32,14 +32,15 @@ from l2overlay.config_limits import (
     MIN_AGEING_TIME,
     MIN_MTU,
 )
-from l2overlay.config_protect import (
+from l2overlay.config.positions import Path
+from l2overlay.config.protect import (
     ETHERTYPES,
     RESERVED_NAMES,
     bound_address,
     parse_ethertype,
     reserved_protocol,
 )
-from l2overlay.config_values import (
+from l2overlay.config.values import (
     INTERFACE_NAME,
     PEER_NAME,
     SEGMENT_NAME,
@@ -54,7 +55,6 @@ from l2overlay.config_values import (
     station_mac,
 )
 from l2overlay.suggestion import suggestion
-from l2overlay.toml_positions import Path
 
 
 def checked_by(check: Callable[[str], object]) -> AfterValidator:
@@ -92,7 +92,7 @@ AddressText = Annotated[str, checked_by(interface_address), pattern("[0-9A-Fa-f:
 
 
 def shaped_by(check: Callable[[object], object], schema: dict[str, Any]) -> Any:
-    """For values of several types: pydantic would name each type that it tried. `config_filter` looks at what is in them."""
+    """For values of several types: pydantic would name each type that it tried. `config.filter` looks at what is in them."""
     return (AfterValidator(check), WithJsonSchema(schema))
 
 

@@ -16,7 +16,7 @@ import socket
 
 from l2overlay import keys
 from l2overlay.addresses import Address, MacAddress, PeerKey
-from l2overlay.config import Config, Endpoint, PeerConfig, SegmentConfig, Suite
+from l2overlay.config.types import Config, Endpoint, PeerConfig, SegmentConfig, Suite
 from l2overlay.dataplane.ethernet import plain
 from l2overlay.linux.tap import LinuxTap
 from l2overlay.linux.udp import LOOPBACK, LinuxUdp

@@ -13,7 +13,7 @@ A storm begins with the first frame that is dropped and ends when nothing was fo
 from dataclasses import dataclass, field
 from math import inf
 
-from l2overlay.config import StormConfig
+from l2overlay.config.types import StormConfig
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, DESTINATION, SOURCE
 from l2overlay.dataplane.fdb import LOCAL, Port

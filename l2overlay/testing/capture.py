@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from l2overlay.demo.namespace import LabError, Namespace, signal_group
+from l2overlay.testing.namespace import LabError, Namespace, signal_group
 
 PCAP_HEADER = struct.Struct("<IHHiIII")
 """magic, version major and minor, zone, accuracy, snapshot length, link type"""

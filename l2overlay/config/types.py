@@ -5,7 +5,7 @@ from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from l2overlay.addresses import MacAddress, PeerKey
-from l2overlay.config_limits import (
+from l2overlay.config.limits import (
     DEFAULT_AGEING_TIME,
     DEFAULT_MTU,
     DEFAULT_PERSISTENT_KEEPALIVE,
@@ -215,7 +215,7 @@ class ProtectConfig:
     ethertypes_deny: frozenset[int] | None = None
     bpdu_passes: bool = True
     reserved_passes: frozenset[str] = frozenset()
-    """Protocols to reserved group addresses that pass: names of `config_protect.RESERVED_NAMES`."""
+    """Protocols to reserved group addresses that pass: names of `config.protect.RESERVED_NAMES`."""
     isolation: Party | None = None
     """Who may not talk to each other."""
     storm: StormConfig | None = StormConfig()

@@ -1,6 +1,6 @@
 """The `[filter]` table: how its values are written, what they must be to each other, and what they become.
 
-`filter_faults` works on what tomllib read, as `config_checks` does, and names the very list element that is wrong;
+`filter_faults` works on what tomllib read, as `config.checks` does, and names the very list element that is wrong;
 `build_filter` makes the frozen `FilterConfig` of a document without faults, with every group expanded. The kernel's
 side of it is in `filter/` and `linux/firewall.py`.
 """
@@ -13,10 +13,11 @@ from typing import Any
 
 from l2overlay import inet
 from l2overlay.addresses import MacAddress, parse_mac
-from l2overlay.config_checks import Document, Fault
-from l2overlay.config_limits import MAX_FILTER_LINES, MAX_FILTER_RULES, MAX_RULE_LINES
-from l2overlay.config_overlap import decided_earlier
-from l2overlay.config_types import (
+from l2overlay.config.checks import Document, Fault
+from l2overlay.config.limits import MAX_FILTER_LINES, MAX_FILTER_RULES, MAX_RULE_LINES
+from l2overlay.config.overlap import decided_earlier
+from l2overlay.config.positions import Path
+from l2overlay.config.types import (
     Action,
     Direction,
     FilterConfig,
@@ -26,9 +27,8 @@ from l2overlay.config_types import (
     SecurityGroup,
     Subjects,
 )
-from l2overlay.config_values import PEER_NAME, quote, station_mac
+from l2overlay.config.values import PEER_NAME, quote, station_mac
 from l2overlay.suggestion import Hints, suggestion
-from l2overlay.toml_positions import Path
 
 Network = IPv4Network | IPv6Network
 
@@ -557,7 +557,7 @@ def _overlap_faults(table: Document, names: _Names) -> Iterator[Fault]:
 
 
 def _whole_rules(table: Document, names: _Names) -> Iterator[tuple[Path, FilterRule]]:
-    """Without those that `config_model` has something to say about."""
+    """Without those that `config.tables` has something to say about."""
     for i, rule in _indexed(table.get("rules")):
         try:
             yield ("filter", "rules", i), _rule(rule, f"rule {i + 1}", names)

@@ -1,7 +1,7 @@
 """What the values of peers.toml must be to each other: nothing twice, no unknown names, names that fit.
 
 Works on what tomllib read, before or after the values themselves were found good, so that one run reports everything:
-what is malformed is skipped here, since `config_model.py` names it. To add a check, write a generator of `Fault` and
+what is malformed is skipped here, since `config.tables.py` names it. To add a check, write a generator of `Fault` and
 add it to `CROSS_CHECKS`.
 """
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from l2overlay.addresses import parse_mac
-from l2overlay.config_limits import MAX_INTERFACE_NAME, MAX_STATIC_MACS
-from l2overlay.config_values import interface_address, public_key_text, segment_name, split_endpoint
+from l2overlay.config.limits import MAX_INTERFACE_NAME, MAX_STATIC_MACS
+from l2overlay.config.positions import Path
+from l2overlay.config.values import interface_address, public_key_text, segment_name, split_endpoint
 from l2overlay.suggestion import Hints
-from l2overlay.toml_positions import Path
 
 Document = dict[str, Any]
 """What tomllib made of the file; nothing about it is certain yet."""

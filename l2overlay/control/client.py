@@ -3,7 +3,7 @@
     -> {"request": "status"}
     <- {"schema": "l2overlay.status/1", ...}            or {"schema": "l2overlay.error/1", "error": "..."}
 
-The node's end is `node/control.py`. This end uses plain sockets, so that a verb starts without trio.
+The node's end is `control/server.py`. This end uses plain sockets, so that a verb starts without trio.
 """
 
 import contextlib

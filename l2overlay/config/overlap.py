@@ -8,7 +8,7 @@ Ports are masks of 65 536 bits, for the same reason.
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
-from l2overlay.config_types import Action, FilterRule, PortRange, Subjects
+from l2overlay.config.types import Action, FilterRule, PortRange, Subjects
 
 _Element = tuple[object, ...]
 """`(version, prefix length, first bits)` of a network, `(MAC,)` of a station, `(name,)` of a peer."""

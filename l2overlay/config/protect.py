@@ -1,9 +1,8 @@
 """The `[protect]` table, and `learn` and `max_macs` of a peer: how the values are written, what they must be to each other,
 and what they become.
 
-`protect_faults` works on what tomllib read, as `config_checks` does; `build_protect` makes the frozen `ProtectConfig` of
-a document without faults. What it does is in `dataplane/guards.py`, `dataplane/storm.py`, `dataplane/port_security.py` and
-`controlplane/loop_guard.py`.
+`protect_faults` works on what tomllib read, as `config.checks` does; `build_protect` makes the frozen `ProtectConfig` of
+a document without faults. What it does is in `dataplane/protect/` and `controlplane/loop_guard.py`.
 """
 
 import re
@@ -14,11 +13,11 @@ from typing import Any
 
 from l2overlay import inet
 from l2overlay.addresses import MacAddress, PeerKey, parse_mac
-from l2overlay.config_checks import Document, Fault
-from l2overlay.config_types import Party, ProtectConfig, StormConfig, StormLimit
-from l2overlay.config_values import quote, station_mac
+from l2overlay.config.checks import Document, Fault
+from l2overlay.config.positions import Path
+from l2overlay.config.types import Party, ProtectConfig, StormConfig, StormLimit
+from l2overlay.config.values import quote, station_mac
 from l2overlay.suggestion import Hints, suggestion
-from l2overlay.toml_positions import Path
 
 ETHERTYPES = {
     "llc": 0,  # IEEE 802.3 length instead of a type; what is below 0x0600

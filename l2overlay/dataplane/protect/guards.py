@@ -21,12 +21,12 @@ from ipaddress import IPv4Address, IPv6Address
 
 from l2overlay import inet
 from l2overlay.addresses import MacAddress, PeerKey, format_mac
-from l2overlay.config import Party, ProtectConfig
+from l2overlay.config.types import Party, ProtectConfig
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import DESTINATION, ETHERTYPE, PROBE_GROUP, PROBE_TYPE, SOURCE, is_group
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.offload import is_super_frame
-from l2overlay.dataplane.snooping import Bindings
+from l2overlay.dataplane.protect.snooping import Bindings
 from l2overlay.seams import Pieces, TapFrame
 
 IPV4, IPV6 = inet.IPV4.to_bytes(2), inet.IPV6.to_bytes(2)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from l2overlay.addresses import PeerKey
-from l2overlay.control import ERROR_SCHEMA
+from l2overlay.control.client import ERROR_SCHEMA
+from l2overlay.control.server import Answer, BadRequest, Request
 from l2overlay.errors import UsageError
-from l2overlay.node.control import Answer, BadRequest, Request
 from l2overlay.observe.refusals import refused_data
 from l2overlay.observe.status import (
     FDB_SCHEMA,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from l2overlay.addresses import MacAddress, PeerKey
-from l2overlay.config import Config, Learn, Party, PeerConfig
+from l2overlay.config.types import Config, Learn, Party, PeerConfig
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import StationKey
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
