@@ -32,7 +32,7 @@ class Burst:
 
     address: Address
     datagram_size: int
-    buffers: list[bytes | bytearray]
+    buffers: Sequence[bytes | bytearray]
 
     def datagrams(self) -> list[bytes]:
         """The datagrams one by one: for fakes, and for a kernel without UDP GSO."""

@@ -164,7 +164,18 @@ exec chroot "$0" "$@"
 
 @pytest.mark.host
 def test_in_a_chroot_whose_root_is_no_mount_point_the_remedy_is_named(tmp_path: Path) -> None:
-    argv = ["unshare", "-m", "sh", "-c", BARE_CHROOT, tmp_path, sys.executable, "-m", "l2overlay", "demo"]
+    argv = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        BARE_CHROOT,
+        str(tmp_path),
+        sys.executable,
+        "-m",
+        "l2overlay",
+        "demo",
+    ]
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=60, env=child_environment(), check=False
     )

@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bench.inmemory import Mesh
-from dataplane.super_frames import partial_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +21,8 @@ from l2overlay.dataplane.wire import Record
 from l2overlay.microflows import MAX_AGE, MAX_FLOWS, Microflows
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, TapFrame
+from tests.bench.inmemory import Mesh
+from tests.dataplane.super_frames import partial_frame
 
 MACS = [bytes((2, 0, 0, 0, 0, n)) for n in range(4)]
 BROADCAST = b"\xff" * 6

@@ -128,6 +128,7 @@ class Session:
         if max(map(len, plaintexts)) <= longest:
             return to_bursts(address, self.seal(plaintexts)), len(plaintexts)
         bursts: list[Burst] = []
+        buffers: list[bytes | bytearray] = []
         count, room = 0, 0
         for plaintext in plaintexts:
             is_train = len(plaintext) > longest
@@ -136,9 +137,10 @@ class Session:
             size = sum(map(len, sealed))
             datagrams = -(-size // datagram_size)
             if datagrams <= room:
-                bursts[-1].buffers += sealed
+                buffers += sealed
             else:
-                bursts.append(Burst(address, min(size, datagram_size), sealed))
+                buffers = sealed
+                bursts.append(Burst(address, min(size, datagram_size), buffers))
                 room = burst_limit(datagram_size)
             # One that is not full ends its burst.
             room = room - datagrams if size % datagram_size == 0 else 0

@@ -67,7 +67,7 @@ def sending_times(peers: int, size: int) -> dict[str, float]:
     bursts = [Burst(address, size, [os.urandom(size)]) for address in ADDRESSES[:peers]]
     times: dict[str, list[float]] = {"alone": [], "together": []}
     with underlay() as udp:
-        ways = {
+        ways: dict[str, Callable[[], int]] = {
             "alone": lambda: udp._send_each(bursts, {}),
             "together": lambda: udp._send_together(bursts, *udp._batch_from(bursts, 0), {}),
         }

@@ -6,6 +6,7 @@ Two nodes in namespaces, a guest behind each; `ping` from one to the other. CPU 
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from l2overlay.testing.lab import Lab
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 show(
                     linger,
                     f"{interval:g} s",
-                    *measure(lab, lambda every=interval: echoes(lab, every, seconds)),
+                    *measure(lab, partial(echoes, lab, interval, seconds)),
                 )
     return 0
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filter.writing import HEAD
 
 from l2overlay.cli import main
 from l2overlay.control import client
 from l2overlay.errors import ExitCode
+from tests.filter.writing import HEAD
 
 TABLE = """
 [filter]

@@ -13,6 +13,7 @@ from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.cli import init, main, peers_edit
 from l2overlay.config.read import load_config, parse_config
+from l2overlay.config.values import interface_address
 from l2overlay.errors import UsageError
 
 Call = Callable[..., tuple[int, str, str]]
@@ -120,7 +121,7 @@ def test_init_without_an_address_says_that_the_host_is_not_on_the_lan(call: Call
     ("address", "next_one"), [("10.9.0.254/24", "10.9.0.253/24"), ("10.9.0.0/31", "10.9.0.1/31")]
 )
 def test_address_of_the_next_host_is_one_that_a_host_can_have(address: str, next_one: str) -> None:
-    assert str(init.neighbour(init.interface_address(address))) == next_one
+    assert str(init.neighbour(interface_address(address))) == next_one
 
 
 def test_second_segment_gets_a_port_that_the_first_one_has_not(call: Call, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_own_name_can_name_a_peer_whatever_the_host_is_called(monkeypatch: pytes
         "--": "node",
         "x" * 99: "x" * 63,
     }.items():
-        monkeypatch.setattr(init.socket, "gethostname", lambda found=host_name: found)
+        monkeypatch.setattr(socket, "gethostname", lambda found=host_name: found)
         assert init.own_name() == name
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_online_verbs import STATUS, Call, FixedNode
 
 from l2overlay import keys, privileges
 from l2overlay.cli import asking, main
 from l2overlay.control.run_dir import Hold, RunDir, running_segments
 from l2overlay.errors import HostPermissionError
+from tests.cli.test_online_verbs import STATUS, Call, FixedNode
 
 NOBODY = 65534
 GROUP = 4242
@@ -150,5 +150,5 @@ def test_the_remedy_fits_what_is_missing(
 ) -> None:
     (tmp_path / "status").write_text(f"Name:\tx\nCapEff:\t{capabilities:016x}\n")
     monkeypatch.setattr(privileges, "STATUS", tmp_path / "status")
-    monkeypatch.setattr(privileges.os, "geteuid", lambda: uid)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
     assert privileges.remedy("CAP_NET_ADMIN", "l2overlay join").startswith(words)

@@ -86,7 +86,9 @@ class Meeting:
 
     def sealed(self, *plaintexts: bytes, session: Session | None = None) -> list[bytes]:
         pieces = (session or self.session).seal(plaintexts)
-        return [header + ciphertext for header, ciphertext in zip(pieces[::2], pieces[1::2], strict=True)]
+        return [
+            bytes(header + ciphertext) for header, ciphertext in zip(pieces[::2], pieces[1::2], strict=True)
+        ]
 
     def receive(self, *datagrams: bytes, address: Address = INSIDER_ADDRESS) -> None:
         bursts = [Burst(address, max(1, len(datagram)), [datagram]) for datagram in datagrams]

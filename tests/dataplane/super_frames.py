@@ -23,7 +23,7 @@ DESTINATION, SOURCE = bytes.fromhex("525400000002"), bytes.fromhex("525400000001
 
 def ones_sum(data: bytes) -> int:
     """The one's complement sum of big-endian 16-bit words (RFC 1071), folded."""
-    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) & 1)))
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) & 1)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

@@ -54,7 +54,7 @@ def verdict(guard: Guards, frame: Any, port: Port = PEER, now: float = 0.0) -> D
     """What happens to one frame; both directions must agree."""
     data = plain(bytes(frame))
     guard.refusals.clear()
-    passed = guard.from_tap([data], now) if port == LOCAL else guard.from_peer([[data]], port, now)
+    passed = guard.from_tap([data], now) if port == LOCAL else guard.from_peer([(data,)], port, now)
     if passed:
         assert not guard.refusals
         return None
@@ -244,7 +244,7 @@ def test_a_dhcp_reply_in_fragments_is_a_rogue_s_all_the_same() -> None:
 def test_a_frame_that_came_in_pieces_is_looked_at_whole() -> None:
     guard = made(router_advertisements=NOBODY)
     data = plain(bytes(HEAD / V6 / IPv6ExtHdrDestOpt(options=[]) / ICMPv6ND_RA()))
-    assert guard.from_peer([[data[:70], data[70:]]], PEER, 0.0) == []
+    assert guard.from_peer([(data[:70], data[70:])], PEER, 0.0) == []
 
 
 # -- ARP and ND ------------------------------------------------------------------------------------------------------
@@ -442,7 +442,7 @@ def test_no_bytes_of_a_stranger_raise(kind: bytes, number: int, rest: bytes) -> 
             body[at] = number
     frame = plain(bytes(12) + kind + bytes(body))
     assert len(guard.from_tap([frame], 0.0)) + len(guard.refusals) == 1
-    assert len(guard.from_peer([[frame]], PEER, 0.0)) <= 1
+    assert len(guard.from_peer([(frame,)], PEER, 0.0)) <= 1
 
 
 @given(st.data())

@@ -140,7 +140,7 @@ def test_any_bytes_from_strangers_never_raise_and_change_nothing(data: st.DataOb
 def test_every_flipped_bit_of_a_datagram_is_dropped_under_one_reason_and_answered_by_nothing() -> None:
     meeting = Meeting()
     (genuine,) = meeting.sealed(frame_record(GOOD))
-    seen = set()
+    seen = set[DropReason]()
     for bit in range(8 * len(genuine)):
         forged = bytearray(genuine)
         forged[bit // 8] ^= 1 << bit % 8

@@ -54,8 +54,8 @@ def template(whole: SuperFrame, frame_id: int = 1, **fields: int) -> bytes:
     names = ("id", "gso_type", "reserved", "gso_size", "header_len", "csum_start", "total")
     csum_start = int.from_bytes(whole.virtio[6:8], "little")
     values = (frame_id, whole.virtio[1], 0, whole.gso_size, len(whole.header), csum_start, len(whole.payload))
-    values = tuple((dict(zip(names, values, strict=True)) | fields).values())
-    return struct.pack("<IBBHHHH", *values) + whole.header
+    changed = dict(zip(names, values, strict=True)) | fields
+    return struct.pack("<IBBHHHH", *changed.values()) + whole.header
 
 
 def slice_record(whole: SuperFrame, start: int, end: int, head: bytes | None = None, flags: int = 0) -> bytes:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from linux.conftest import inside
 
 from l2overlay.counters import Counters
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
 from l2overlay.linux.tap import LinuxTap
-from l2overlay.seams import TapFrame
+from l2overlay.seams import Pieces, TapFrame
 from l2overlay.testing.lab import Namespace
+from tests.linux.conftest import inside
 
 from .reference_kernel import all_segments, check
 from .super_frames import ACK, CWR, ECE, FIN, PSH, SuperFrame, partial_frame, super_frame
@@ -51,7 +51,7 @@ class Bench:
         self.namespace = namespace
         self.giver, self.plain, self.offloading = taps
 
-    def pass_on(self, frames: list[list[bytes]]) -> tuple[list[bytes], list[bytes]]:
+    def pass_on(self, frames: list[Pieces]) -> tuple[list[bytes], list[bytes]]:
         """What comes out of the other two TAPs, virtio headers included."""
         assert self.giver.deliver_frames(frames) == {}
         return self.drain(self.plain), self.drain(self.offloading)
@@ -91,7 +91,7 @@ def bench() -> Iterator[Bench]:
         namespace.delete()
 
 
-def travel(frames: list[TapFrame], path_size: int, loss: float) -> list[list[bytes]]:
+def travel(frames: list[TapFrame], path_size: int, loss: float) -> list[Pieces]:
     """What the far end's inbox delivers."""
     outbox, inbox = Outbox(path_size), Inbox(Counters())
     assert outbox.add_all(frames) == []
@@ -117,7 +117,7 @@ def test_super_frames_of_these_tests_are_as_the_kernel_hands_them_over(
     bench: Bench, shape: SuperFrame
 ) -> None:
     """Passed through the bridge uncut; only the length of the linear part, which is no promise, may differ."""
-    _, (got,) = bench.pass_on([[shape.frame]])
+    _, (got,) = bench.pass_on([(shape.frame,)])
     assert got[10:] == shape.header + shape.payload
     kernel, ours = (struct.unpack("<BBHHHH", virtio) for virtio in (got[:10], shape.virtio))
     assert kernel[:2] == ours[:2]

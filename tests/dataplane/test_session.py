@@ -51,7 +51,7 @@ def two_ends(suite: Suite = Suite.AESGCM) -> tuple[Session, Session]:
 
 def seal(session: Session, *plaintexts: bytes) -> list[bytes]:
     sealed = session.seal(plaintexts)
-    return [header + ciphertext for header, ciphertext in zip(sealed[::2], sealed[1::2], strict=True)]
+    return [bytes(header + ciphertext) for header, ciphertext in zip(sealed[::2], sealed[1::2], strict=True)]
 
 
 def open_one(session: Session, datagram: bytes) -> tuple[list[bytes], list[bytes], dict[DropReason, int]]:

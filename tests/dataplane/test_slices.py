@@ -14,7 +14,7 @@ from l2overlay.counters import Counters
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
 from l2overlay.dataplane.wire import Record, control_record
-from l2overlay.seams import TapFrame
+from l2overlay.seams import Pieces, TapFrame
 
 from .reference_kernel import (
     all_segments,
@@ -28,7 +28,7 @@ from .reference_kernel import (
 from .super_frames import ACK, CWR, FIN, PSH, SuperFrame, ones_sum, partial_frame, super_frame, super_frames
 
 Range = tuple[int, int]
-Delivered = list[list[bytes | memoryview]]
+Delivered = list[Pieces]
 
 path_sizes = st.one_of(st.sampled_from((1200, 1420, 1452, 1472, 8972)), st.integers(1200, 9000))
 TCP_FLAGS_OF_RUN = FIN | PSH | CWR
@@ -247,11 +247,11 @@ def test_whatever_is_lost_or_reordered_nothing_is_delivered_that_was_not_sent(
     delivered, counters = deliver(travel(pack(given_frames, path_size), way))
     got = [made for frame in delivered if not is_tcp_with_partial_sum(frame) for made in segments(frame)]
     for frame in got:
-        if not is_tcp_with_partial_sum([bytes(10) + frame]):
+        if not is_tcp_with_partial_sum((bytes(10) + frame,)):
             assert frame in sent
             sent.remove(frame)
     assert counters.drops == {}
 
 
-def is_tcp_with_partial_sum(frame: list[bytes | memoryview]) -> bool:
+def is_tcp_with_partial_sum(frame: Pieces) -> bool:
     return bytes(frame[0])[8:10] == b"\x10\0"

@@ -5,7 +5,10 @@ from ipaddress import ip_interface
 
 import pytest
 
-from doctor.views import (
+from l2overlay.doctor.diagnosis import diagnose, needs_second_look
+from l2overlay.doctor.finding import Finding, Severity, command_line
+from l2overlay.doctor.view import PeerView, RouteView, StationView
+from tests.doctor.views import (
     HEALTHY,
     NODE,
     PEER,
@@ -22,9 +25,6 @@ from doctor.views import (
     with_view,
     without_link,
 )
-from l2overlay.doctor.diagnosis import diagnose, needs_second_look
-from l2overlay.doctor.finding import Finding, Severity, command_line
-from l2overlay.doctor.view import PeerView, RouteView, StationView
 
 DOCKER = (
     ":FORWARD DROP [25:2100]",

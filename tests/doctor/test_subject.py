@@ -1,5 +1,7 @@
 """Which segment the doctor looks at: what a file says, and what a node that runs says better."""
 
+from typing import Any
+
 from l2overlay.config.read import parse_config
 from l2overlay.doctor.subject import segment_of_config, with_node
 
@@ -56,7 +58,10 @@ def test_a_host_that_is_in_no_stanza_listens_on_the_segment_s_port() -> None:
 
 def test_a_running_node_knows_better_than_the_file() -> None:
     config = parse_config(FILE, "lan.toml", base_dir=None)
-    stations = [{"mac": "52:54:00:00:00:01", "peer": "beta"}, {"mac": "52:54:00:00:00:02", "peer": None}]
+    stations: list[dict[str, Any]] = [
+        {"mac": "52:54:00:00:00:01", "peer": "beta"},
+        {"mac": "52:54:00:00:00:02", "peer": None},
+    ]
     segment = with_node(segment_of_config(config, []), STATUS, stations)
     assert (segment.bridge, segment.tap, segment.mtu, segment.port) == ("br-x", "tap-x", 1500, 7999)
     assert [(p.name, p.host, p.port, p.up, p.reason) for p in segment.peers] == [

@@ -16,9 +16,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from linux.conftest import inside
-
 from l2overlay.testing.lab import Namespace
+from tests.linux.conftest import inside
 
 RECEIVE_BUFFER = 16 << 20
 QUEUE_TIME = 0.25

@@ -21,10 +21,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from linux.conftest import inside
-
 from l2overlay.control.client import ask
 from l2overlay.testing.lab import Guest, Lab, Namespace, NodeProcess, PingResult
+from tests.linux.conftest import inside
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_STATISTICS = 263, 8, 6

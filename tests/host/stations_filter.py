@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from linux.conftest import inside
-
 from l2overlay.testing.lab import Namespace, NodeProcess
+from tests.linux.conftest import inside
 
 TIMEOUT = 0.6
 

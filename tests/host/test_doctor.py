@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from stations import eventually, frame, speak
 
-from l2overlay.testing.lab import Guest, Host, Lab, Namespace, child_environment, differences
+from l2overlay.testing.lab import Family, Guest, Host, Lab, Namespace, child_environment, differences
+from tests.host.stations import eventually, frame, speak
 
 MakeLab = Callable[..., Lab]
 
@@ -272,7 +272,7 @@ NFT_SHUT = """table inet guard {
 }"""
 
 
-def without_endpoint(lab: Lab, host: Host, family: int) -> None:
+def without_endpoint(lab: Lab, host: Host, family: Family) -> None:
     """README's set-up: this host calls the others, and nobody can call it."""
     peers = lab.write_peers_toml(family=family)
     endpoint = f"{host.ipv4}:7470" if family == 4 else f"[{host.ipv6}]:7470"
@@ -281,7 +281,7 @@ def without_endpoint(lab: Lab, host: Host, family: int) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_firewall_is_found_on_the_host_that_is_called_and_on_the_one_that_calls(
-    lab: MakeLab, family: int
+    lab: MakeLab, family: Family
 ) -> None:
     net = lab()
     h1, h2 = net.add_underlay(hosts=2)

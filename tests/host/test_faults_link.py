@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from stations import (
+
+from l2overlay.testing.lab import Host, Lab
+from tests.host.stations import (
     Flow,
     carry_tcp,
     carry_udp,
@@ -23,8 +25,6 @@ from stations import (
     status,
     tell_nodes,
 )
-
-from l2overlay.testing.lab import Host, Lab
 
 SHRUNK_MTU = {4: 1400, 6: 1380}
 

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stations import Flow, eventually, peer_of, pinging, stations_of, status, tell_nodes
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.control.client import ask
 from l2overlay.errors import NoDaemonError
 from l2overlay.testing.lab import Host, Lab, child_environment
+from tests.host.stations import Flow, eventually, peer_of, pinging, stations_of, status, tell_nodes
 
 SEVEN_MISTAKES = """\
 [segment]

@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from linux.conftest import inside
-from relay import Relay, Weather
-from stations import (
+
+from l2overlay.testing.lab import Lab, NodeProcess
+from tests.host.relay import Relay, Weather
+from tests.host.stations import (
     BROADCAST,
     Ear,
     Flow,
@@ -31,8 +32,7 @@ from stations import (
     status,
     tell_nodes,
 )
-
-from l2overlay.testing.lab import Lab, NodeProcess
+from tests.linux.conftest import inside
 
 SEED = 20250731
 KEEPALIVE = 1

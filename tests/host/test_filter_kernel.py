@@ -153,13 +153,15 @@ def random_flow(chance: random.Random, number: int) -> Flow:
     )
     mine, theirs = chance.choice(LOCAL), chance.choice(REMOTE)
     inward = direction is Direction.IN
-    ports = (chance.choice((53, 123, 1025, 2000)), chance.choice((22, 80, 85, 443, 5500, 7000)))
+    source_port = chance.choice((53, 123, 1025, 2000))
+    destination_port = chance.choice((22, 80, 85, 443, 5500, 7000))
     return Flow(
         direction,
         kind,
         ip_address(far if inward else near),
         ip_address(near if inward else far),
-        *(ports if kind in (6, 17) else (None, None)),
+        source_port if kind in (6, 17) else None,
+        destination_port if kind in (6, 17) else None,
         icmp_type={1: chance.choice((8, 13)), 58: chance.choice((128, 140))}.get(kind),
         source_mac=theirs if inward else mine,
         destination_mac=mine if inward else theirs,
@@ -305,7 +307,8 @@ def test_kernel_and_explain_agree_about_every_extension_header(lab: Callable[...
     host = opened.add_host()
     remote, local = opened.add_guest(host, "tap-lab"), opened.add_guest(host, "g2")
     install(host, spec, variant)
-    frames, passes, kernel = [], [], NF_TABLES if variant == "nft" else LEGACY
+    frames, passes = list[bytes](), list[bool]()
+    kernel = NF_TABLES if variant == "nft" else LEGACY
     for kind in sorted(inet.EXTENSION_HEADERS):
         for upper in (UDP(sport=53, dport=1000), TCP(sport=1, dport=22, flags="S")):
             number = len(frames)

@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable
 
 import pytest
-from linux.conftest import inside
-from stations_filter import docker_rules, refuses, serve, status_filter, tool_folder
 
 from l2overlay.addresses import MacAddress
 from l2overlay.config.read import parse_config
 from l2overlay.linux.firewall import Firewall, absent_parts, remove
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.testing.lab import Guest, Host, Lab, NodeProcess, Snapshot, differences
+from tests.host.stations_filter import docker_rules, refuses, serve, status_filter, tool_folder
+from tests.linux.conftest import inside
 
 OpenLab = Callable[..., Lab]
 DENY_IN = '[filter]\ndefault_in = "drop"\n'

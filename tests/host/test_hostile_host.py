@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from stations import eventually
 
 from l2overlay.testing.lab import Lab
+from tests.host.stations import eventually
 
 MakeLab = Callable[..., Lab]
 

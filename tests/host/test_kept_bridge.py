@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Callable, Sequence
 
 import pytest
-from test_node_lifecycle import both_up, call, link, two_hosts
 
 from l2overlay.testing.lab import Guest, Host, Lab, differences
+from tests.host.test_node_lifecycle import both_up, call, link, two_hosts
 
 MakeLab = Callable[..., Lab]
 

@@ -11,11 +11,21 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from stations import BROADCAST, Ear, carry_tcp, carry_udp, frame, random_file, speak, status, tell_nodes
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.testing.lab import Guest, Lab, NodeProcess, child_environment
+from tests.host.stations import (
+    BROADCAST,
+    Ear,
+    carry_tcp,
+    carry_udp,
+    frame,
+    random_file,
+    speak,
+    status,
+    tell_nodes,
+)
 
 MIB = 1 << 20
 MEMORY_LIMIT = 80 * MIB

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from stations import BROADCAST, frame, speak, status, tell_nodes
 
 from l2overlay.testing.lab import Lab
+from tests.host.stations import BROADCAST, frame, speak, status, tell_nodes
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from test_node_lifecycle import both_up, events, eventually, is_port, two_hosts
-
 from l2overlay.testing.lab import Lab, child_environment
+from tests.host.test_node_lifecycle import both_up, events, eventually, is_port, two_hosts
 
 MakeLab = Callable[..., Lab]
 

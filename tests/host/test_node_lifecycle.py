@@ -579,7 +579,10 @@ def test_the_host_bridge_forgets_the_stations_of_a_peer_that_left(lab: MakeLab) 
     h1, _, g1, g2 = two_hosts(net)
     _, node = both_up(net)
     assert net.ping(g1, g2.ipv4).received == 3
-    learned = lambda: g2.mac in h1.run(["bridge", "fdb", "show", "dev", "tap-lab"]).stdout  # noqa: E731
+
+    def learned() -> bool:
+        return g2.mac in h1.run(["bridge", "fdb", "show", "dev", "tap-lab"]).stdout
+
     assert learned()
     assert node.terminate() == 0
     eventually(lambda: not learned(), SEEN)
@@ -602,7 +605,10 @@ def test_status_shows_a_port_that_somebody_else_adds_or_takes_away(lab: MakeLab)
     net.write_peers_toml()
     net.start_node(h1)
     net.wait_ready()
-    seen = lambda: answer(net, h1)["bridge"]["ports"]  # noqa: E731
+
+    def seen() -> Any:
+        return answer(net, h1)["bridge"]["ports"]
+
     assert seen() == ["tap-lab"]
     h1.ip("link add vm1 type veth peer name guest1", "link set vm1 master br-lab")
     eventually(lambda: seen() == ["tap-lab", "vm1"], SEEN)

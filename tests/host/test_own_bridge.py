@@ -6,10 +6,10 @@ g1 --[br-lab h1 (node)]--under0-- (switch) --under0--[(node) h2 br-lab]-- g2
 from collections.abc import Callable
 
 import pytest
-from stations import eventually, status
-from test_doctor import causes, findings
 
 from l2overlay.testing.lab import Guest, Host, Lab, NodeProcess
+from tests.host.stations import eventually, status
+from tests.host.test_doctor import causes, findings
 
 MakeLab = Callable[..., Lab]
 
@@ -37,7 +37,7 @@ def test_a_route_to_a_peer_into_the_own_bridge_feeds_nothing_and_is_named(lab: M
     eventually(lambda: named(node, f"nothing is sent to {h2.ipv4}: its route leads into br-lab"), 5.0)
     assert "tunnelled-tunnel" in causes(findings(net, h1))
     h1.ip(f"route del {h2.ipv4}/32 dev br-lab")
-    eventually(lambda: net.ping(g1, g2.ipv4, count=1, wait=0.3).received, 10.0)
+    eventually(lambda: net.ping(g1, g2.ipv4, count=1, wait=0.3).received > 0, 10.0)
     eventually(lambda: status(node)["state"] == "ok", 3.0)
 
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from stations import Flow, eventually, peer_of, status
 
 from l2overlay.testing.lab import Host, Lab
+from tests.host.stations import Flow, eventually, peer_of, status
 
 MakeLab = Callable[..., Lab]
 
@@ -33,6 +33,7 @@ def test_a_reload_that_gives_a_live_peer_another_endpoint_loses_no_frame(lab: Ma
     assert net.ping(g1, g2.ipv4, count=2, wait=2).received
     with Flow(g1, g2) as there, Flow(g2, g1) as back:
         time.sleep(0.3)
+        assert net.peers_file is not None
         net.peers_file.write_text(net.peers_file.read_text().replace(f"{h2.ipv4}:7470", f"{other}:7470"))
         assert node.ask("reload")["errors"] == []
         took = eventually(lambda: peer_of(node, h2.label)["endpoint"] == f"{other}:7470", 3.0)

@@ -22,10 +22,10 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, IPv6
 from scapy.layers.l2 import ARP, Ether
-from stations import QUIET, Ear, eventually, frame, heard_by, peer_of, speak, status
 
 from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
 from l2overlay.testing.lab import Guest, Host, Lab, PingResult
+from tests.host.stations import QUIET, Ear, eventually, frame, heard_by, peer_of, speak, status
 
 MakeLab = Callable[..., Lab]
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -363,6 +363,7 @@ def repeating(guest: Guest, what: str) -> Iterator[None]:
     script = [sys.executable, "-c", textwrap.dedent(REPEATER), what]
     process = guest.popen(script, stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
         process.stdout.readline()
         yield
     finally:
@@ -423,6 +424,7 @@ def ring(host: Host) -> Iterator[None]:
         host.ip(f"link set {name} master br-lab", f"link set {name} up", f"link set {name}x up")
     process = host.popen([sys.executable, "-c", textwrap.dedent(CABLE)], stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
         process.stdout.readline()
         yield
     finally:

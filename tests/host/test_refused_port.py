@@ -7,9 +7,9 @@ h1 --+-- h2: no node runs there
 from collections.abc import Callable
 
 import pytest
-from stations import eventually, peer_of, status
 
 from l2overlay.testing.lab import Host, Lab
+from tests.host.stations import eventually, peer_of, status
 
 MakeLab = Callable[..., Lab]
 

@@ -52,6 +52,7 @@ def test_a_node_that_is_called_at_another_address_comes_up_through_a_stateful_fi
     text = net.write_peers_toml().read_text()
     text = text.replace(f'endpoint = "{caller.ipv4}:7470"\n', "")
     text = text.replace(f'"{host.ipv4}:', f'"[{address}]:' if ":" in address else f'"{address}:')
+    assert net.peers_file is not None
     net.peers_file.write_text(text)
     net.start_nodes()
     assert [ping for ping in net.ping_matrix(count=2, families=[4]).values() if not ping.received] == []

@@ -13,8 +13,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from linux.conftest import inside
-from stations import (
+
+from l2overlay.control.client import ask
+from l2overlay.testing.lab import Guest, Lab
+from tests.host.stations import (
     BROADCAST,
     EXPERIMENTAL,
     Ear,
@@ -30,9 +32,7 @@ from stations import (
     status,
     tell_nodes,
 )
-
-from l2overlay.control.client import ask
-from l2overlay.testing.lab import Guest, Lab
+from tests.linux.conftest import inside
 
 MAX_PAYLOAD = 1500
 ETHERTYPES = (

@@ -13,11 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stations import BROADCAST, Ear, Flow, eventually, frame, peer_of, pinging, speak, stations_of, status
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.testing.lab import Host, Lab, NodeProcess
+from tests.host.stations import (
+    BROADCAST,
+    Ear,
+    Flow,
+    eventually,
+    frame,
+    peer_of,
+    pinging,
+    speak,
+    stations_of,
+    status,
+)
 
 MakeLab = Callable[..., Lab]
 

@@ -11,7 +11,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from stations import (
+
+from l2overlay.testing.lab import Guest, Lab
+from tests.host.stations import (
     carry_tcp,
     carry_udp,
     carry_udp_super_frame,
@@ -20,8 +22,6 @@ from stations import (
     set_offloads,
     tell_nodes,
 )
-
-from l2overlay.testing.lab import Guest, Lab
 
 FILE_SIZE = 3 << 20
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from linux.conftest import inside
-from relay import Relay, Weather
-from stations import random_file, receive_all, tell_nodes
 
 from l2overlay.testing.lab import Guest, Lab
+from tests.host.relay import Relay, Weather
+from tests.host.stations import random_file, receive_all, tell_nodes
+from tests.linux.conftest import inside
 
 SEED = 20261128
 TCP_MD5SIG, TCP_AO_ADD_KEY = 14, 38  # <linux/tcp.h>

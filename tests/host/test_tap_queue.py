@@ -5,10 +5,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-from test_node_lifecycle import answer, both_up, call, events, two_hosts
-
 from l2overlay.linux.host import TAP_QUEUE
 from l2overlay.testing.lab import Lab
+from tests.host.test_node_lifecycle import answer, both_up, call, events, two_hosts
 
 MakeLab = Callable[..., Lab]
 SEND = """

@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents and "namespace" in item.fixturenames:
+        if Path(__file__).parent in item.path.parents and "namespace" in getattr(item, "fixturenames", ()):
             item.add_marker("host")
 
 

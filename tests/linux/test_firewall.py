@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from filter.writing import OWN, filter_of, rule
 
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux import firewall
@@ -13,6 +12,7 @@ from l2overlay.linux.changes import RemoveFilter, SetBridgeFlag, Undo
 from l2overlay.linux.firewall import Firewall, absent_parts, find_variant, remove
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.testing.namespace import Namespace
+from tests.filter.writing import OWN, filter_of, rule
 
 from .conftest import inside
 

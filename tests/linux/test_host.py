@@ -455,7 +455,7 @@ from l2overlay.linux.changes import Undo
 from l2overlay.linux.host import apply_changes, observe_host, plan_host
 from l2overlay.linux.tap import LinuxTap
 sys.path.insert(0, sys.argv[2])
-from linux.test_host import ADDRESSED
+from tests.linux.test_host import ADDRESSED
 plan = plan_host(ADDRESSED, observe_host(ADDRESSED))
 Path(sys.argv[1]).write_text(Undo.of(plan).to_json())
 tap = LinuxTap.open(ADDRESSED.tap, offload=True)
@@ -472,7 +472,7 @@ def test_after_a_kill_the_next_start_adopts_what_is_ours_and_leaves_nothing(
     machine.namespace.ip(*existing)
     before, file, steps = machine.snapshot(), tmp_path / "undo.json", Undo()
     for _ in range(3):
-        argv = [sys.executable, "-c", NODE, str(file), str(Path(__file__).parent.parent)]
+        argv = [sys.executable, "-c", NODE, str(file), str(Path(__file__).parents[2])]
         process = machine.namespace.popen(argv)
         assert process.stdout is not None
         assert process.stdout.readline() == "READY\n"

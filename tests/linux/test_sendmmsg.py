@@ -12,7 +12,10 @@ from l2overlay.testing.lab import Namespace
 from .conftest import inside
 
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-PORT_0 = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0, 0, 0)}
+PORT_0: dict[int, tuple[str | int, ...]] = {
+    socket.AF_INET: ("127.0.0.1", 0),
+    socket.AF_INET6: ("::1", 0, 0, 0),
+}
 families = pytest.mark.parametrize("family", list(LOOPBACK))
 
 

@@ -16,7 +16,6 @@ from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
 from l2overlay.errors import HostSetupError
 from l2overlay.linux import sendmmsg as sendmmsg_module
-from l2overlay.linux import udp as udp_module
 from l2overlay.linux.sendmmsg import MAX_MESSAGES
 from l2overlay.linux.udp import (
     ADDRESS_CACHE_SIZE,
@@ -42,9 +41,9 @@ class Hosts:
     def __init__(self, a: Namespace, b: Namespace, stack: ExitStack) -> None:
         self.a, self.b, self._stack = a, b, stack
 
-    def open(self, host: Namespace, **options: bool) -> LinuxUdp:
+    def open(self, host: Namespace, *, gso: bool = True, gro: bool = True) -> LinuxUdp:
         with inside(host):
-            udp = LinuxUdp.open(0, **options)
+            udp = LinuxUdp.open(0, gso=gso, gro=gro)
         self._stack.callback(udp.close)
         return udp
 
@@ -465,7 +464,7 @@ def open_without_ipv6(hosts: Hosts) -> LinuxUdp:
 
     real_socket = socket.socket
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(udp_module.socket, "socket", no_ipv6)
+        patch.setattr(socket, "socket", no_ipv6)
         return hosts.open(hosts.a)
 
 

@@ -240,7 +240,7 @@ async def test_follower_that_only_closed_its_sending_half_is_still_told(path: Pa
 async def test_request_that_fails_is_an_error_answer_and_the_node_goes_on(
     tmp_path: Path, nursery: trio.Nursery, name: str
 ) -> None:
-    place, told = tmp_path / "failing.sock", []
+    place, told = tmp_path / "failing.sock", list[str]()
     nursery.start_soon(ControlSocket(open_control_socket(place), REQUESTS, told.append).run)
     with pytest.raises(L2OverlayError, match=f"the request {name} failed: .*this is a bug"):
         await in_thread(lambda: list(client.follow(place, name)))

@@ -4,7 +4,6 @@ from typing import Any, cast
 
 import pytest
 import trio
-from filter.writing import HEAD, OWN, filter_of
 from trio.testing import MockClock
 
 from l2overlay.addresses import MacAddress, PeerKey
@@ -15,6 +14,7 @@ from l2overlay.errors import HostSetupError
 from l2overlay.linux.firewall import Counted
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.node.filter_keeper import CHECK_INTERVAL, RETRY_TIME, FilterKeeper
+from tests.filter.writing import HEAD, OWN, filter_of
 
 TABLE = (
     '[filter]\ndefault_in = "drop"\n[[filter.rules]]\ndirection = "in"\naction = "accept"\nsource = "beta"\n'
@@ -134,7 +134,7 @@ async def test_when_the_kernel_cannot_be_told_frames_are_dropped_and_it_is_tried
     kept.receive()
     await trio.sleep(2 * RETRY_TIME)
     assert kept.overlay.delivered == [[FRAME]]
-    assert kept.keeper.troubles == ()
+    assert list(kept.keeper.troubles) == []
 
 
 async def test_lost_rules_close_the_gate_until_they_are_back(kept: Kept, nursery: trio.Nursery) -> None:
@@ -149,7 +149,7 @@ async def test_lost_rules_close_the_gate_until_they_are_back(kept: Kept, nursery
     assert not kept.overlay.gate.closed
     assert kept.firewall.repairs == 1
     assert kept.journal.told[-1] == "filter_repaired"
-    assert kept.keeper.troubles == ()
+    assert list(kept.keeper.troubles) == []
 
 
 async def test_a_filter_that_is_removed_lets_go_of_what_it_held(kept: Kept) -> None:

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from linux.conftest import inside
 
 from l2overlay.config.types import Suite
 from l2overlay.errors import HostSetupError
@@ -13,6 +13,7 @@ from l2overlay.linux.udp import LinuxUdp
 from l2overlay.microflows import Microflows
 from l2overlay.node.latency.rehearsal import Rehearsal
 from l2overlay.testing.lab import Namespace
+from tests.linux.conftest import inside
 
 
 def descriptors() -> int:
@@ -41,9 +42,12 @@ def test_the_frame_goes_the_way_that_a_lone_one_goes(
     rehearsal.once()
     went: list[object] = []
     unpack = Microflows.unpack_untrusted
-    monkeypatch.setattr(
-        Microflows, "unpack_untrusted", lambda *given: went.append(unpack(*given)) or went[-1]
-    )
+
+    def recorded(*given: Any) -> object:
+        went.append(unpack(*given))
+        return went[-1]
+
+    monkeypatch.setattr(Microflows, "unpack_untrusted", recorded)
     rehearsal.once()
     rehearsal.once()
     assert None not in went
@@ -84,7 +88,7 @@ def test_without_a_loopback_no_frame_arrives_and_no_harm_is_done() -> None:
 
 
 def test_sockets_that_cannot_be_had_leave_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, opened = descriptors(), []
+    before, opened = descriptors(), list[LinuxUdp]()
 
     def open_one() -> LinuxUdp:
         if opened:

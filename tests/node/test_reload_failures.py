@@ -23,9 +23,11 @@ PARTS = (
 OTHER = 'addresses = { a = ["10.9.0.1/24"] }'
 
 
-def fail_in(monkeypatch: pytest.MonkeyPatch, node: Any, part: str, name: str, times: float) -> list[object]:
+def fail_in(
+    monkeypatch: pytest.MonkeyPatch, node: Any, part: str, name: str, times: float
+) -> list[tuple[object, ...]]:
     """The first calls do what they should, and then raise."""
-    room, calls = getattr(node, part), []
+    room, calls = getattr(node, part), list[tuple[object, ...]]()
     work = getattr(room, name)
 
     def fail(*arguments: object) -> object:

@@ -57,7 +57,7 @@ def test_warnings_threads_and_exceptions_that_nobody_catches_are_told(
             warnings.simplefilter("always")
             warnings.warn("old thing", stacklevel=1)
         Sour()
-        thread = threading.Thread(target=lambda: {}[1], name="helper")
+        thread = threading.Thread(target=lambda: dict[int, int]()[1], name="helper")
         thread.start()
         thread.join()
         lines.handle(logging.LogRecord("odd", logging.ERROR, "", 0, "%d", ("no number",), None))

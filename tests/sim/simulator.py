@@ -610,17 +610,17 @@ def started(seed: int, count: int = 2, conditions: Conditions | None = None, **o
 
 def as_bursts(datagrams: Sequence[tuple[Address, bytes]]) -> list[Burst]:
     """What UDP GRO makes of datagrams that wait: runs from one address, equal in size but for a shorter last one."""
-    bursts: list[Burst] = []
+    runs: list[tuple[Address, int, bytearray]] = []
     open_to_more = False
     for source, datagram in datagrams:
         size = len(datagram)
-        if open_to_more and bursts[-1].address == source and 0 < size <= bursts[-1].datagram_size:
-            bursts[-1].buffers[0] += datagram
-            open_to_more = size == bursts[-1].datagram_size
+        if open_to_more and runs[-1][0] == source and 0 < size <= runs[-1][1]:
+            runs[-1][2].extend(datagram)
+            open_to_more = size == runs[-1][1]
         else:
-            bursts.append(Burst(source, max(size, 1), [datagram]))
+            runs.append((source, max(size, 1), bytearray(datagram)))
             open_to_more = size > 0
-    return bursts
+    return [Burst(source, size, [data]) for source, size, data in runs]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,10 +1,12 @@
 """Nodes that get too little of the processor: each turn, of the timer and of the socket, comes late."""
 
+from functools import partial
+
 import pytest
 
 from l2overlay.controlplane.events import PeerDown
 
-from .simulator import Simulation, started
+from .simulator import Node, Simulation, started
 
 
 def starved(seed: int, lateness: tuple[float, float]) -> Simulation:
@@ -19,6 +21,10 @@ def starved(seed: int, lateness: tuple[float, float]) -> Simulation:
     return sim
 
 
+def is_down(node: Node, peer: Node) -> bool:
+    return not node.up(peer)
+
+
 @pytest.mark.parametrize(("lateness", "allowed"), [((0.1, 0.5), 8.0), ((0.5, 1.0), 8.5), ((0.5, 1.5), 9.0)])
 def test_a_peer_killed_under_traffic_is_down_at_most_two_late_turns_later_than_otherwise(
     lateness: tuple[float, float], allowed: float
@@ -30,7 +36,7 @@ def test_a_peer_killed_under_traffic_is_down_at_most_two_late_turns_later_than_o
         assert a.times(PeerDown) == [], f"seed {seed}"
         b.kill()
         killed = sim.now
-        sim.run_until(lambda a=a, b=b: not a.up(b), within=30.0)
+        sim.run_until(partial(is_down, a, b), within=30.0)
         times.append(sim.now - killed)
         assert a.times(PeerDown, c) == [], f"seed {seed}"
     print(" ".join(f"{time:.1f}" for time in sorted(times)))

@@ -2,7 +2,7 @@
 
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from l2overlay.config.read import parse_config
 from l2overlay.config.types import Config
@@ -85,7 +85,7 @@ class _Node:
         return counters.tx_frames + sum(counters.drops.values())
 
 
-def _frame(chance: random.Random, kinds: list[bytes]) -> bytes:
+def _frame(chance: random.Random, kinds: Sequence[bytes]) -> bytes:
     match chance.randrange(4):
         case 0:
             return mutate_bytes(chance, chance.choice(kinds)[: chance.choice((60, 200, 70_000))], kinds)

@@ -2,7 +2,7 @@
 
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from l2overlay.addresses import Address
@@ -150,7 +150,8 @@ class _Company:
 
     def _exchange(self, seconds: float) -> None:
         """Let this much time pass, with timers of both nodes, and what they say to each other."""
-        meeting, self.arrived = self.meeting, []
+        meeting = self.meeting
+        self.arrived: list[Sequence[bytes | memoryview]] = []
         meeting.now += seconds
         for _ in range(20):
             for node in (meeting.node, self.honest):
