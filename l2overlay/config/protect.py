@@ -39,7 +39,6 @@ ETHERTYPES = {
 RESERVED_NAMES = ("lldp", "eapol", "ptp", "lacp")
 """Protocols to 01:80:c2:00:00:01 .. 0f that may pass; `dataplane/reserved.py` has their addresses and EtherTypes."""
 PARTY_LISTS = ("dhcp_servers", "router_advertisements", "isolation")
-STORM_KINDS = ("broadcast", "multicast", "unknown_unicast")
 _MAC = r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}"
 
 

@@ -39,21 +39,6 @@ def follow(path: Path, request: str, **arguments: Any) -> Iterator[dict[str, Any
                 yield _checked(line)
 
 
-def wait_until_gone(path: Path, timeout: float) -> bool:
-    """Wait for the node to end: its socket is closed last but for its lock."""
-    try:
-        with _connected(path) as connection:
-            connection.settimeout(timeout)
-            with contextlib.suppress(ConnectionError):
-                while connection.recv(4096):
-                    pass
-    except NoDaemonError:
-        return True
-    except TimeoutError:
-        return False
-    return True
-
-
 def _connected(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(ANSWER_TIMEOUT)

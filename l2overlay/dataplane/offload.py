@@ -29,7 +29,6 @@ from l2overlay.seams import TapFrame
 
 VIRTIO = Struct("<BBHHHH")
 NEEDS_CHECKSUM = 1  # VIRTIO_NET_HDR_F_NEEDS_CSUM
-DATA_VALID = 2  # VIRTIO_NET_HDR_F_DATA_VALID
 
 GSO_NONE = 0
 GSO_TCPV4 = 1

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from l2overlay.addresses import Address, PeerKey
 from l2overlay.config.types import Suite
 from l2overlay.counters import Counters, DropReason
-from l2overlay.dataplane.replay import WINDOW_MASK, ReplayWindow
+from l2overlay.dataplane.replay import WINDOW_MASK, new_window
 from l2overlay.dataplane.train import Arrivals, TrainTally, cut, take_cars_untrusted
 from l2overlay.dataplane.wire import (
     COUNTER_LIMIT,
@@ -47,7 +47,6 @@ class Session:
         "_arrivals",
         "_decrypt",
         "_encrypt",
-        "_newest",
         "_receive_index",
         "_receive_prefix",
         "_send_prefix",
@@ -85,13 +84,12 @@ class Session:
         self.created_time = created_time
         self.address = address
         self.send_counter = 0
-        self.window = ReplayWindow()
+        self.window = new_window()
         self.opened_count = 0
         """Plaintexts that came, each with a counter of its own."""
         self.newest_opened = -1
         """The largest counter among them."""
-        self._newest = self.window.newest
-        self.trains = TrainTally(self._newest)
+        self.trains = TrainTally(self.window)
         self._arrivals = Arrivals(self.trains)
         self._encrypt = aead(send_key).encrypt
         self._decrypt = aead(receive_key).decrypt
@@ -178,7 +176,7 @@ class Session:
         decrypt, prefix, newest, read_counter = (
             self._decrypt,
             self._receive_prefix,
-            self._newest,
+            self.window,
             _COUNTER.unpack_from,
         )
         plaintexts: list[bytes] = []
@@ -213,13 +211,13 @@ class Session:
             return None
         (counter,) = _COUNTER.unpack_from(data, 8)
         slot = counter & WINDOW_MASK
-        if counter <= self._newest[slot] or counter >= COUNTER_LIMIT:
+        if counter <= self.window[slot] or counter >= COUNTER_LIMIT:
             return None
         try:
             plaintext = self._decrypt(data[4:DATA_HEADER_LEN], data[DATA_HEADER_LEN:], None)
         except InvalidTag:
             return None
-        self._newest[slot] = counter
+        self.window[slot] = counter
         self.opened_count += 1
         if counter > self.newest_opened:
             self.newest_opened = counter
@@ -259,7 +257,7 @@ class Session:
         if not 1 < count <= MAX_CARS or index + cars > count or len(piece) > MAX_TRAIN_LEN:
             counters.drop(DropReason.BAD_TRAIN, cars)
             return None
-        if counter <= self._newest[slot] or counter >= COUNTER_LIMIT:
+        if counter <= self.window[slot] or counter >= COUNTER_LIMIT:
             counters.drop(DropReason.REPLAYED, cars)
             return None
         sealed: bytes | None = piece
@@ -277,7 +275,7 @@ class Session:
             # Its datagram's size is what it says, and this was another one before somebody cut it anew.
             counters.drop(DropReason.BAD_TRAIN, count)
             return None
-        self._newest[slot] = counter
+        self.window[slot] = counter
         self.opened_count += 1
         self.trains.opened += 1
         self.newest_opened = max(self.newest_opened, counter)

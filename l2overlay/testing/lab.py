@@ -298,13 +298,6 @@ class Lab:
             guest.attach(host.bridge or self.add_bridge(host))
         return guest
 
-    def add_namespace(self, label: str) -> Namespace:
-        """An empty namespace that goes with the lab (a NAT, a relay, a machine on no bridge)."""
-        namespace = Namespace(f"{self.prefix}-{label}")
-        self._create([namespace])
-        self._others.append(namespace)
-        return namespace
-
     def _add_switch(self) -> Namespace:
         self._switch = Namespace(f"{self.prefix}-sw")
         self._create([self._switch])

@@ -79,7 +79,7 @@ def open_burst(
 
 
 def state_of(session: Session) -> tuple[list[int], int]:
-    return list(session.window.newest), session.send_counter
+    return list(session.window), session.send_counter
 
 
 # -- one by one ----------------------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ def test_data_of_scapy_is_opened_by_a_session(suite: Suite) -> None:
     counters = Counters()
     opened, end = session.open_untrusted(datagram, 0, len(datagram), counters)
     assert (opened, end, counters.drops) == ([bytes(plaintext)], len(datagram), {})
-    assert session.window.newest[77] == 77
+    assert session.window[77] == 77
 
 
 @both_suites

@@ -243,7 +243,7 @@ def test_a_snapshot_sees_every_change_and_only_changes() -> None:
     assert changes(first, snapshot(a.overlay)) == []
     peer = a.overlay._members.peers[b.key]
     assert peer.current is not None
-    peer.current.window.commit(5)
+    peer.current.window[5] = 5
     assert changes(first, snapshot(a.overlay)) != []
     second = snapshot(a.overlay)
     peer.path._next_token += 1
