@@ -50,13 +50,13 @@ class Upper(NamedTuple):
     """The packet is whole, or the first fragment: its upper header is in it."""
 
 
-def past_tags(frame: bytes, at: int, most: int) -> tuple[int, int, int]:
+def past_tags(frame: bytes, at: int, most: int, known: Collection[int] = TPIDS) -> tuple[int, int, int]:
     """Walk past at most `most` tags. `at` is where an EtherType stands.
 
     Returns the EtherType behind them, where its payload begins, and how many more tags would have been allowed.
     """
     kind = int.from_bytes(frame[at : at + 2], "big")
-    while kind in TPIDS and most:
+    while kind in known and most:
         at, most = at + TAG_LEN, most - 1
         kind = int.from_bytes(frame[at : at + 2], "big")
     return kind, at + 2, most

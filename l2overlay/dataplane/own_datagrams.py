@@ -15,15 +15,12 @@ from ipaddress import ip_address
 
 from l2overlay import inet
 from l2overlay.addresses import Address
-from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, MAX_TAGS, VIRTIO_LEN, VLAN_TPIDS
+from l2overlay.dataplane.ethernet import ETHERNET_HEADER_LEN, MAX_TAGS, VIRTIO_LEN
 
-_FIRST = VIRTIO_LEN + ETHERNET_HEADER_LEN
-_TAG_LEN = 4
-_IPV4, _IPV6 = inet.IPV4.to_bytes(2), inet.IPV6.to_bytes(2)
-_FLOWS = {_IPV4: slice(12, 24), _IPV6: slice(8, 44)}
+_ETHERTYPE = VIRTIO_LEN + ETHERNET_HEADER_LEN - 2
+_FLOWS = {inet.IPV4: slice(12, 24), inet.IPV6: slice(8, 44)}
 """Where in the IP header the addresses begin, and the ports behind it end."""
-_PROTOCOLS = {_IPV4: 9, _IPV6: 6}
-_UDP = 17
+_PROTOCOLS = {inet.IPV4: 9, inet.IPV6: 6}
 
 
 class OwnDatagrams:
@@ -38,15 +35,11 @@ class OwnDatagrams:
 
     def includes(self, frame: bytes) -> bool:
         """Whether a frame from the TAP holds such a datagram, tagged or not. Also of a burst that is cut later."""
-        at = _FIRST
-        kind = frame[at - 2 : at]
-        while kind in VLAN_TPIDS and at < _FIRST + MAX_TAGS * _TAG_LEN:
-            at += _TAG_LEN
-            kind = frame[at - 2 : at]
+        kind, at, _ = inet.past_tags(frame, _ETHERTYPE, MAX_TAGS)
         if kind not in _FLOWS or len(frame) < at + 44:
             return False
         flow = _FLOWS[kind]
-        is_udp = frame[at + _PROTOCOLS[kind]] == _UDP
+        is_udp = frame[at + _PROTOCOLS[kind]] == inet.UDP
         return is_udp and frame[at + flow.start : at + flow.stop] in self._flows
 
 

@@ -33,7 +33,9 @@ def frame(
 
 
 @pytest.mark.parametrize("virtio", [PLAIN, BURST])
-@pytest.mark.parametrize("tags", [b"", b"\x81\x00\x00\x05", b"\x88\xa8\x00\x07\x81\x00\x00\x05"])
+@pytest.mark.parametrize(
+    "tags", [b"", b"\x81\x00\x00\x05", b"\x88\xa8\x00\x07\x81\x00\x00\x05", b"\x91\x00\x00\x05"]
+)
 def test_own_datagrams_are_told_in_both_families_tagged_or_not_alone_or_in_a_burst(
     tags: bytes, virtio: bytes
 ) -> None:
