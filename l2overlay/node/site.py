@@ -270,17 +270,11 @@ class Site:
             self._noted = undo
 
 
-def read_undo(run_dir: RunDir) -> Undo | None:
-    """What the last node of this run directory noted; None when it left nothing that can be read."""
-    try:
-        return load_undo(run_dir)
-    except HostSetupError:
-        return None
-
-
 def load_undo(run_dir: RunDir) -> Undo | None:
-    """The same; None when nothing was noted. Raises HostSetupError, with the file and what is wrong with it, for what is no
-    note of ours."""
+    """What the last node of this run directory noted; None when it noted nothing.
+
+    Raises HostSetupError, with the file and what is wrong with it, for what is no note of ours.
+    """
     state = run_dir.load_state()
     if state is None:
         return None
