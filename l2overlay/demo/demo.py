@@ -30,7 +30,7 @@ from l2overlay.config.limits import DEFAULT_PORT
 from l2overlay.demo.eavesdrop import LISTENING
 from l2overlay.demo.note import Note, noted
 from l2overlay.errors import HostPermissionError, HostSetupError
-from l2overlay.privileges import has_capability, remedy
+from l2overlay.linux.privileges import has_capability, remedy
 from l2overlay.testing.lab import Family, Guest, Host, Lab, PingResult, child_environment
 from l2overlay.testing.namespace import LabError, Namespace, root_is_mount_point, run_command
 from l2overlay.testing.snapshot import Snapshot, differences

@@ -28,7 +28,7 @@ from l2overlay.doctor.view import (
     StationView,
 )
 from l2overlay.errors import HostPermissionError
-from l2overlay.privileges import has_capability, remedy
+from l2overlay.linux.privileges import has_capability, remedy
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute

@@ -20,7 +20,7 @@ from l2overlay.addresses import MacAddress
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux import iptables, nftables, rtnetlink
 from l2overlay.linux.iptables import FAMILIES, FilterSpec, Ruleset, Saved
-from l2overlay.privileges import remedy
+from l2overlay.linux.privileges import remedy
 
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
 LOCK_WAIT = 5

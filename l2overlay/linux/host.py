@@ -50,8 +50,7 @@ from l2overlay.linux.changes import (
     Undo,
 )
 from l2overlay.linux.iptables import FilterSpec
-from l2overlay.linux.tap import open_tun_device
-from l2overlay.privileges import has_capability, remedy
+from l2overlay.linux.privileges import remedy
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
@@ -327,14 +326,6 @@ def marked_bridges() -> list[RemoveBridge]:
     return [
         RemoveBridge(b.name, b.mac, b.alias, index=b.index) for b in links if b.alias.startswith(ALIAS_PREFIX)
     ]
-
-
-def check_privileges() -> None:
-    """Raise HostPermissionError with the command to run, unless this process can make TAPs and change links."""
-    if not has_capability("CAP_NET_ADMIN"):
-        advice = remedy("CAP_NET_ADMIN", "l2overlay join ...")
-        raise HostPermissionError(f"a node needs CAP_NET_ADMIN; {advice}")
-    os.close(open_tun_device())
 
 
 @contextlib.contextmanager

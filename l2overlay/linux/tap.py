@@ -18,7 +18,7 @@ from typing import Self
 
 from l2overlay.counters import DropReason
 from l2overlay.errors import HostPermissionError, HostSetupError
-from l2overlay.privileges import remedy
+from l2overlay.linux.privileges import has_capability, remedy
 from l2overlay.seams import Gather, TapFrame
 
 TUN_PATH = "/dev/net/tun"
@@ -128,6 +128,14 @@ class LinuxTap:
                 reason = _refusal(error)
                 refused[reason] = refused.get(reason, 0) + 1
         return refused
+
+
+def check_privileges() -> None:
+    """Raise HostPermissionError with the command to run, unless this process can make TAPs and change links."""
+    if not has_capability("CAP_NET_ADMIN"):
+        advice = remedy("CAP_NET_ADMIN", "l2overlay join ...")
+        raise HostPermissionError(f"a node needs CAP_NET_ADMIN; {advice}")
+    os.close(open_tun_device())
 
 
 def open_tun_device() -> int:

@@ -26,9 +26,9 @@ from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux import shield
+from l2overlay.linux.privileges import remedy
 from l2overlay.linux.rtnetlink import Sources, link_mtu, route_link
 from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for, pack_name, refused_name
-from l2overlay.privileges import remedy
 from l2overlay.seams import MAX_BURST_DATAGRAMS, MAX_BURST_LEN, Burst, burst_limit
 
 # <linux/udp.h>, <linux/in.h>, <linux/in6.h>, <asm-generic/socket.h>: Python does not name them.

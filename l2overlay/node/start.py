@@ -15,8 +15,8 @@ from l2overlay.addresses import PeerKey
 from l2overlay.config.read import load_config, require_own
 from l2overlay.config.types import Config
 from l2overlay.control.run_dir import LASTING_ROOT, Hold, RunDir, StampFile, boot_id, default_run_dir
-from l2overlay.linux.host import check_privileges
 from l2overlay.linux.memory import keep_freed_memory
+from l2overlay.linux.tap import check_privileges
 from l2overlay.node.progress import Progress
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from l2overlay import keys, privileges
+from l2overlay import keys
 from l2overlay.cli import asking, main
 from l2overlay.control.run_dir import Hold, RunDir, running_segments
 from l2overlay.errors import HostPermissionError
+from l2overlay.linux import privileges
 from tests.cli.test_online_verbs import STATUS, Call, FixedNode
 
 NOBODY = 65534

@@ -42,7 +42,6 @@ from l2overlay.linux.host import (
     LinkState,
     apply_changes,
     bridge_ports,
-    check_privileges,
     host_notes,
     host_troubles,
     is_ours,
@@ -52,7 +51,7 @@ from l2overlay.linux.host import (
     plan_host,
     undo,
 )
-from l2overlay.linux.tap import LinuxTap
+from l2overlay.linux.tap import LinuxTap, check_privileges
 from l2overlay.testing.lab import Namespace
 from l2overlay.testing.snapshot import Snapshot, differences, take_snapshot
 
@@ -552,7 +551,7 @@ def test_with_every_privilege_there_is_nothing_to_say(machine: Machine) -> None:
 
 def test_without_net_admin_the_command_to_run_is_named(machine: Machine) -> None:
     done = without_net_admin(
-        machine.namespace, "from l2overlay.linux.host import check_privileges", "check_privileges()"
+        machine.namespace, "from l2overlay.linux.tap import check_privileges", "check_privileges()"
     )
     assert "HostPermissionError: a node needs CAP_NET_ADMIN; root has no CAP_NET_ADMIN here" in done.stderr
     assert HostPermissionError.exit_code == ExitCode.PERMISSION
