@@ -6,7 +6,6 @@ peers produce (bursts, events), so that a `Peer` needs to know nothing else of t
 
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
 
 from l2overlay.addresses import Address, PeerKey
 from l2overlay.controlplane.events import Cause, Event
@@ -15,9 +14,6 @@ from l2overlay.controlplane.refusals import Refusals
 from l2overlay.counters import Counters
 from l2overlay.dataplane.session import Session
 from l2overlay.seams import Burst
-
-if TYPE_CHECKING:
-    from l2overlay.controlplane.peer import Peer
 
 INIT_RATE = 40.0
 """INITs a second to all peers that do not answer.
@@ -46,7 +42,7 @@ class LocalNode:
         self.events: list[Event] = []
         """What happened since the overlay last looked."""
         self.sessions: dict[int, Session] = {}
-        self.pending: dict[int, tuple[Peer, PendingHandshake]] = {}
+        self.pending: dict[int, PendingHandshake] = {}
         """INITs that wait for their RESP, by our index."""
         self.stamp = last_stamp
         self.unanswered = 0

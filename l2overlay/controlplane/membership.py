@@ -212,10 +212,10 @@ class Membership:
         peer.invited(keys, index, received.sender, address, now)
 
     def _receive_resp(self, datagram: bytes, address: Address, now: float) -> DropReason | None:
-        found = self._local.pending.get(resp_receiver_untrusted(datagram))
-        if found is None:
+        pending = self._local.pending.get(resp_receiver_untrusted(datagram))
+        if pending is None:
             return DropReason.UNKNOWN_SESSION
-        peer, pending = found
+        peer = self.peers[pending.remote]
         try:
             keys, remote_index, peer.features = receive_resp_untrusted(self._local.context, pending, datagram)
         except DatagramError:
@@ -225,12 +225,11 @@ class Membership:
         return None
 
     def _receive_cookie(self, datagram: bytes, now: float) -> DropReason | None:
-        found = self._local.pending.get(int.from_bytes(datagram[4:8], "little"))
-        if found is None:
+        pending = self._local.pending.get(int.from_bytes(datagram[4:8], "little"))
+        if pending is None:
             return DropReason.UNKNOWN_SESSION
-        peer, pending = found
         try:
-            peer.receive_cookie_untrusted(datagram, pending.mac1, now)
+            self.peers[pending.remote].receive_cookie_untrusted(datagram, pending.mac1, now)
         except DatagramError:
             return DropReason.BAD_COOKIE_REPLY
         return None

@@ -299,7 +299,7 @@ class Peer:
             cookie=self._cookie.cookie(now),
         )
         self._pending.append(pending)
-        local.pending[pending.sender] = (self, pending)
+        local.pending[pending.sender] = pending
         return pending
 
     def _retry_delay(self) -> float:

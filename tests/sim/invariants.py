@@ -157,10 +157,9 @@ class Watch:
             local.sessions == {session.local_index: session for session in sessions},
             f"{node} keeps {len(local.sessions)} sessions, and its peers {len(sessions)}",
         )
-        pending = {each.sender: (p, each) for p in peers for each in p._pending}
-        self.require(
-            local.pending == pending, f"{node} keeps {len(local.pending)} INITs, its peers {len(pending)}"
-        )
+        pending = {each.sender: (p.key, each) for p in peers for each in p._pending}
+        kept = {index: (each.remote, each) for index, each in local.pending.items()}
+        self.require(kept == pending, f"{node} keeps {len(kept)} INITs, its peers {len(pending)}")
         silent = sum(not p.up and p.endpoint is not None for p in peers)
         self.require(local.unanswered == silent, f"{node} counts {local.unanswered} silent peers of {silent}")
         for peer in peers:
