@@ -10,14 +10,13 @@ station that comes, moves or goes (`FilteringDatabase.version`), and all for whi
 """
 
 from l2overlay.addresses import Address
-from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.controlplane.peer import Peer
 from l2overlay.dataplane.ethernet import SWITCHED, VIRTIO_LEN
 from l2overlay.dataplane.fdb import FilteringDatabase
 from l2overlay.dataplane.inbox import lone_frame_untrusted
 from l2overlay.dataplane.outbox import frame_record
 from l2overlay.dataplane.session import Session
-from l2overlay.dataplane.wire import DATA_OVERHEAD, RECORD_LEN
+from l2overlay.dataplane.wire import BASE_SIZE, DATA_OVERHEAD, RECORD_LEN
 from l2overlay.seams import Burst, TapFrame
 
 MAX_AGE = 1.0

@@ -32,8 +32,7 @@ from l2overlay.controlplane.events import (
 from l2overlay.controlplane.handshake import FEATURE_LAN, HandshakeContext
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.membership import Membership
-from l2overlay.controlplane.path_mtu import BASE_SIZE
-from l2overlay.controlplane.peer import REJECT_TIME, Peer
+from l2overlay.controlplane.peer import Peer
 from l2overlay.controlplane.protection import LoopStatus, Protection, StormStatus
 from l2overlay.controlplane.refusals import Refusal
 from l2overlay.controlplane.witness import CHANCE_LEN
@@ -53,9 +52,10 @@ from l2overlay.dataplane.offload import is_super_frame, segment_len
 from l2overlay.dataplane.outbox import frame_record
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.dataplane.protect.storm import StormControl
-from l2overlay.dataplane.session import Session
+from l2overlay.dataplane.session import REJECT_TIME, Session
 from l2overlay.dataplane.switch import FLOOD, Decision, Flood, Switch
 from l2overlay.dataplane.wire import (
+    BASE_SIZE,
     CHECKSUM_LEN,
     DATA_OVERHEAD,
     DATA_TYPE,

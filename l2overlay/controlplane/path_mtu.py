@@ -15,8 +15,7 @@ All sizes are UDP payloads in bytes. Sizes that the local interface cannot take 
 from dataclasses import dataclass
 from math import inf
 
-BASE_SIZE = 1200
-"""RFC 9000 section 14 and RFC 8899 section 5.1.2 ask of every path to carry it; ours must, too."""
+from l2overlay.dataplane.wire import BASE_SIZE
 
 COMMON_SIZES = (8972, 8952, 4352, 1472, 1452, 1420, 1392, 1352, 1280)
 """Jumbo and plain Ethernet over IPv4 and IPv6, PPPoE, WireGuard, common tunnels, the IPv6 minimum."""

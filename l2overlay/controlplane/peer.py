@@ -45,14 +45,15 @@ from l2overlay.controlplane.handshake import (
 )
 from l2overlay.controlplane.liveness import Liveness
 from l2overlay.controlplane.local import LocalNode
-from l2overlay.controlplane.path_mtu import BASE_SIZE, PathMtu
+from l2overlay.controlplane.path_mtu import PathMtu
 from l2overlay.controlplane.reception import Reception, TrainLength
 from l2overlay.controlplane.roaming import MIN_QUESTION, Roaming
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.inbox import Inbox
 from l2overlay.dataplane.outbox import Outbox
-from l2overlay.dataplane.session import Session
+from l2overlay.dataplane.session import REJECT_TIME, Session
 from l2overlay.dataplane.wire import (
+    BASE_SIZE,
     DATA_OVERHEAD,
     PING_TOKEN,
     PROBE_TOKEN,
@@ -69,7 +70,6 @@ RESPONDER_REKEY_TIME = 135.0
 REKEY_SPREAD = 10.0
 """Up to so much earlier, by session: two ends that once started at the same moment do not go on in step, nor do the
 thousand sessions of a node that came up together."""
-REJECT_TIME = 180.0
 SILENCE_TIME = 3.0
 """After a dozen unanswered PINGs the peer is asked by INITs: perhaps it was restarted and has lost our session."""
 DOWN_TIME = 6.0

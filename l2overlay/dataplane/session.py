@@ -34,6 +34,9 @@ from l2overlay.dataplane.wire import (
 )
 from l2overlay.seams import Burst, burst_limit
 
+REJECT_TIME = 180.0
+"""Seconds. Nothing is sealed or opened under a session that is older."""
+
 _PREFIX = Struct("<BBHI")
 _COUNTER = Struct("<Q")
 _TRAIN = bytes((TRAIN_TYPE,))

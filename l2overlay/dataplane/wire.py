@@ -36,6 +36,9 @@ DATA_HEADER = Struct("<BBHIQ")
 DATA_HEADER_LEN = DATA_HEADER.size
 DATA_OVERHEAD = DATA_HEADER_LEN + TAG_LEN
 
+BASE_SIZE = 1200
+"""Bytes of a datagram that every path must carry (RFC 9000 section 14, RFC 8899 section 5.1.2)."""
+
 TRAIN_TYPE = 5
 MAX_CARS = 64
 """Datagrams of one train."""

@@ -37,8 +37,8 @@ from l2overlay.controlplane.events import (
     StormEnded,
     StormStarted,
 )
-from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.counters import DropReason
+from l2overlay.dataplane.wire import BASE_SIZE
 from l2overlay.observe.refusals import refusal_text, stanza
 
 EVENT_SCHEMA = "l2overlay.event/1"

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l2overlay.controlplane.path_mtu import (
-    BASE_SIZE,
     COMMON_SIZES,
     PROBE_TIMEOUT,
     RAISE_TIME,
@@ -16,6 +15,7 @@ from l2overlay.controlplane.path_mtu import (
     VERIFY_TIME,
     PathMtu,
 )
+from l2overlay.dataplane.wire import BASE_SIZE
 
 START = 100.0
 

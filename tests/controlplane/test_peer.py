@@ -21,7 +21,6 @@ from l2overlay.controlplane.peer import (
     MAX_QUEUED_BYTES,
     MAX_QUEUED_FRAMES,
     QUEUE_TIME,
-    REJECT_TIME,
     REKEY_SPREAD,
     REKEY_TIME,
     RESPONDER_REKEY_TIME,
@@ -34,6 +33,7 @@ from l2overlay.controlplane.peer import (
 from l2overlay.controlplane.roaming import CHALLENGE_BURST, CHALLENGE_INTERVAL
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import plain
+from l2overlay.dataplane.session import REJECT_TIME
 from l2overlay.dataplane.wire import LAN, RECEPTION, Record, control_record
 from l2overlay.seams import TapFrame
 

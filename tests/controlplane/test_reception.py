@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from l2overlay.addresses import Address, PeerKey
 from l2overlay.config.types import Config, PeerConfig, Suite
 from l2overlay.controlplane.handshake import FEATURE_TRAIN, OUR_FEATURES
-from l2overlay.controlplane.path_mtu import BASE_SIZE
 from l2overlay.controlplane.peer import Peer
 from l2overlay.controlplane.reception import (
     GROW_BELOW,
@@ -27,7 +26,7 @@ from l2overlay.controlplane.reception import (
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.train import max_cars
-from l2overlay.dataplane.wire import RECEPTION, Record
+from l2overlay.dataplane.wire import BASE_SIZE, RECEPTION, Record
 from l2overlay.keys import public_key
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, TapFrame

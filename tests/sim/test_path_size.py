@@ -3,7 +3,8 @@
 import pytest
 
 from l2overlay.controlplane.events import PathSizeChanged, PeerDown
-from l2overlay.controlplane.path_mtu import BASE_SIZE, RAISE_TIME
+from l2overlay.controlplane.path_mtu import RAISE_TIME
+from l2overlay.dataplane.wire import BASE_SIZE
 
 from .simulator import Simulation, started
 from .underlay import Conditions
