@@ -8,25 +8,17 @@ from pathlib import Path
 import pytest
 
 from l2overlay import keys
-from l2overlay.addresses import PeerKey, format_key, parse_mac
+from l2overlay.addresses import PeerKey, parse_mac
 from l2overlay.config.diff import diff_configs
 from l2overlay.config.protect import RESERVED_NAMES
 from l2overlay.config.read import json_schema, parse_config
 from l2overlay.config.types import Config, Learn, Party, ProtectConfig, StormConfig, StormLimit
 from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
 from l2overlay.errors import ConfigError
+from tests.stanzas import stanza
 
 A, B = (keys.public_key((n << 3).to_bytes(32, "little")) for n in (1, 2))
-PEERS = f"""\
-[segment]
-name = "lan"
-[[peers]]
-name = "alpha"
-public_key = "{format_key(A)}"
-[[peers]]
-name = "beta"
-public_key = "{format_key(B)}"
-"""
+PEERS = '[segment]\nname = "lan"\n' + stanza("alpha", A) + stanza("beta", B)
 MAC = "52:54:00:00:00:01"
 ON = 'arp_spoof_guard = "on"\n[protect.bindings]\n'
 

@@ -4,31 +4,17 @@ import io
 import json
 import socket
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
-from l2overlay.cli import init, main, peers_edit
+from l2overlay.cli import init, peers_edit
 from l2overlay.config.read import load_config, parse_config
 from l2overlay.config.values import interface_address
 from l2overlay.errors import UsageError
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line: exit code, stdout, stderr."""
-
-    def run(*argv: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in argv])
-        return code, *capsys.readouterr()
-
-    return run
+from tests.cli.calling import Call
 
 
 def names_in(directory: Path) -> list[str]:

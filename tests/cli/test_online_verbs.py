@@ -14,13 +14,11 @@ from typing import Any
 
 import pytest
 
-from l2overlay.cli import main
 from l2overlay.cli.asking import ago, chosen_run_dir, duration, short_time, size
 from l2overlay.control.run_dir import Hold, RunDir
 from l2overlay.errors import NoDaemonError, UsageError
 from l2overlay.linux.changes import Undo
-
-Call = Callable[..., tuple[int, str, str]]
+from tests.cli.calling import Call
 
 PEER = {
     "name": "athens",
@@ -86,18 +84,6 @@ STATUS = {
     },
     "drops": {"no_peer": 3, "bad_tag": 0},
 }
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line: exit code, stdout, stderr."""
-
-    def run(*argv: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in argv])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 class FixedNode:

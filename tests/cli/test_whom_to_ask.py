@@ -9,24 +9,15 @@ from pathlib import Path
 import pytest
 
 from l2overlay import keys
-from l2overlay.cli import asking, main
+from l2overlay.cli import asking
 from l2overlay.control.run_dir import Hold, RunDir, running_segments
 from l2overlay.errors import HostPermissionError
 from l2overlay.linux import privileges
-from tests.cli.test_online_verbs import STATUS, Call, FixedNode
+from tests.cli.calling import Call
+from tests.cli.test_online_verbs import STATUS, FixedNode
 
 NOBODY = 65534
 GROUP = 4242
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*argv: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in argv])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """`[filter]`: every mistake at its place, and what a good table becomes."""
 
-import base64
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,22 +10,14 @@ from l2overlay.config.filter import filter_faults
 from l2overlay.config.read import json_schema, parse_config
 from l2overlay.config.types import Action, Config, FilterConfig, Rate
 from l2overlay.errors import ConfigError
+from tests.filter.writing import HEAD
+from tests.filter.writing import filter_of as parse
 
-HEAD = '[segment]\nname = "lab"\n' + "".join(
-    f'[[peers]]\nname = "{name}"\npublic_key = "{base64.b64encode(bytes([9, *[number] * 30, 64])).decode()}"\n'
-    for number, name in enumerate(("alpha", "beta", "gamma"), 1)
-)
 RULE = '[[filter.rules]]\ndirection = "in"\naction = "drop"\n'
 
 
 def whole(text: str) -> Config:
     return parse_config(HEAD + text, "p", base_dir=None)
-
-
-def parse(text: str) -> FilterConfig:
-    filtering = whole(text).filter
-    assert filtering is not None
-    return filtering
 
 
 def faults(text: str) -> list[str]:

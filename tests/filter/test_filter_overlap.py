@@ -13,7 +13,8 @@ from l2overlay.config.limits import MAX_FILTER_LINES
 from l2overlay.config.overlap import decided_earlier
 from l2overlay.config.types import Action, Direction, FilterRule, PortRange, Rate, Subjects
 
-from .test_filter_config import faults, parse
+from .test_filter_config import faults
+from .writing import filter_of as parse
 
 NETWORKS = [
     ip_network(text)

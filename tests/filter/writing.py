@@ -1,16 +1,12 @@
 """`[filter]` tables for tests: three peers, of which alpha is this host."""
 
-import base64
-
 from l2overlay.config.read import parse_config
 from l2overlay.config.types import FilterConfig
+from tests.stanzas import peers_named
 
 OWN = "alpha"
 PEERS = ("alpha", "beta", "gamma")
-HEAD = '[segment]\nname = "lab"\n' + "".join(
-    f'[[peers]]\nname = "{name}"\npublic_key = "{base64.b64encode(bytes([9, *[number] * 30, 64])).decode()}"\n'
-    for number, name in enumerate(PEERS, 1)
-)
+HEAD = peers_named(*PEERS)
 
 
 def filter_of(text: str) -> FilterConfig:

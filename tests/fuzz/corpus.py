@@ -1,28 +1,15 @@
 """Valid peers.toml files, for the two of `tests/dataplane/insider.py`, and what it means that a node works."""
 
-from l2overlay.addresses import format_key
 from tests.dataplane.insider import INSIDER_KEY, NODE_KEY, Meeting
 from tests.dataplane.test_inbox import frame_record
+from tests.stanzas import example_key, stanza
 
 HERE, THERE = bytes.fromhex("52540000bb01"), bytes.fromhex("52540000bb02")
 """Stations of no mutated frame: what one of those has done to its own station is no fault."""
 GOOD = HERE + THERE + b"\x08\x00" + b"a good frame".ljust(46)
-THIRD = "CQMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA0A="
+PLAIN = '[segment]\nname = "lan"\n' + stanza("node", NODE_KEY) + stanza("insider", INSIDER_KEY)
 
-PLAIN = f"""\
-[segment]
-name = "lan"
-
-[[peers]]
-name = "node"
-public_key = "{format_key(NODE_KEY)}"
-
-[[peers]]
-name = "insider"
-public_key = "{format_key(INSIDER_KEY)}"
-"""
-
-RICH = f"""\
+RICH = """\
 [segment]
 name = "lan"
 bridge = "br-lan"
@@ -31,28 +18,22 @@ mtu = 1500
 ageing_time = 300
 listen = 7470
 suite = "aes-gcm"
-addresses = {{ node = ["10.9.0.1/24", "fd00:9::1/64"], insider = ["10.9.0.2/24"] }}
+addresses = { node = ["10.9.0.1/24", "fd00:9::1/64"], insider = ["10.9.0.2/24"] }
 
-[[peers]]
-name = "node"
-public_key = "{format_key(NODE_KEY)}"
-endpoint = "192.0.2.1:7470"
-macs = ["52:54:00:00:aa:01"]
-
-[[peers]]
-name = "insider"
-public_key = "{format_key(INSIDER_KEY)}"
-endpoint = "[2001:db8::1]:7470"
-learn = "locked"
-max_macs = 100
-persistent_keepalive = 0
-
-[[peers]]
-name = "third"
-public_key = "{THIRD}"
-macs = ["52:54:00:00:aa:03", "52-54-00-00-aa-04"]
-learn = "off"
-"""
+""" + "\n".join(
+    (
+        stanza("node", NODE_KEY, 'endpoint = "192.0.2.1:7470"', 'macs = ["52:54:00:00:aa:01"]'),
+        stanza(
+            "insider",
+            INSIDER_KEY,
+            'endpoint = "[2001:db8::1]:7470"',
+            'learn = "locked"',
+            "max_macs = 100",
+            "persistent_keepalive = 0",
+        ),
+        stanza("third", example_key(3), 'macs = ["52:54:00:00:aa:03", "52-54-00-00-aa-04"]', 'learn = "off"'),
+    )
+)
 
 PROTECTED = (
     PLAIN

@@ -31,6 +31,7 @@ from l2overlay.filter.rules import explain
 from l2overlay.filter.words import explain_text
 from l2overlay.linux.iptables import FilterSpec, install_text, maps_text, parse_saved, render, render_maps
 from l2overlay.testing.lab import Guest, Lab, Namespace
+from tests.stanzas import peers_named
 
 OWN, PEERS = "alpha", ("alpha", "beta", "gamma", "delta")
 TABLE = """
@@ -130,13 +131,7 @@ MARK = b"l2oflow"
 
 
 def config() -> FilterConfig:
-    import base64
-
-    head = '[segment]\nname = "lab"\n' + "".join(
-        f'[[peers]]\nname = "{name}"\npublic_key = "{base64.b64encode(bytes([9, *[i] * 30, 64])).decode()}"\n'
-        for i, name in enumerate(PEERS, 1)
-    )
-    found = parse_config(head + TABLE, "p", base_dir=None).filter
+    found = parse_config(peers_named(*PEERS) + TABLE, "p", base_dir=None).filter
     assert found is not None
     return found
 

@@ -20,10 +20,10 @@ from collections.abc import Callable
 import pytest
 
 from l2overlay.addresses import MacAddress
-from l2overlay.config.read import parse_config
 from l2overlay.linux.firewall import Firewall, absent_parts, remove
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.testing.lab import Guest, Host, Lab, NodeProcess, Snapshot, differences
+from tests.filter.writing import filter_of, rule
 from tests.host.stations_filter import docker_rules, refuses, serve, status_filter, tool_folder
 from tests.linux.conftest import inside
 
@@ -447,14 +447,7 @@ def test_a_thousand_stations_are_loaded_within_a_second_and_one_that_moves_withi
 ) -> None:
     opened = lab()
     host = opened.add_host()
-    table = (
-        '[segment]\nname = "lab"\n[[peers]]\nname = "alpha"\npublic_key = "CQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAUA="\n'
-        '[[peers]]\nname = "beta"\npublic_key = "CQICAgICAgICAgICAgICAgICAgICAgICAgICAgICAkA="\n'
-        '[[filter.rules]]\ndirection = "in"\naction = "drop"\nsource = "beta"\n'
-        '[[filter.rules]]\ndirection = "out"\naction = "drop"\ndestination = "beta"\n'
-    )
-    config = parse_config(table, "p", base_dir=None).filter
-    assert config is not None
+    config = filter_of(rule("in", "drop", source="beta") + rule("out", "drop", destination="beta"))
     spec = FilterSpec("lab", "tap-lab", "br-lab", "alpha", config)
     stations = {MacAddress(bytes([2, n % 7, 0, 0, n >> 8, n & 255])): "beta" for n in range(1000)}
     with inside(host):

@@ -19,7 +19,7 @@ import trio
 from trio.testing import MockClock
 
 from l2overlay import keys
-from l2overlay.addresses import Address, MacAddress, format_key
+from l2overlay.addresses import Address, MacAddress
 from l2overlay.config.read import load_config
 from l2overlay.config.types import Config
 from l2overlay.control import client
@@ -38,6 +38,7 @@ from l2overlay.node.node import Node, Surroundings
 from l2overlay.node.progress import Progress
 from l2overlay.node.site import Site, host_spec
 from l2overlay.overlay import Overlay
+from tests.stanzas import stanza
 
 from .fakes import FakeTap, FakeUdp
 
@@ -180,8 +181,7 @@ class Stage:
         hosts: Sequence[str] = ("192.0.2.1", "192.0.2.2"),
     ) -> None:
         stanzas = [
-            f'[[peers]]\nname = "{name}"\npublic_key = "{format_key(keys.public_key(self.private[name]))}"\n'
-            f'endpoint = "{host}:{port}"\n'
+            stanza(name, keys.public_key(self.private[name]), f'endpoint = "{host}:{port}"')
             for name, host, port in zip("ab", hosts, ports, strict=True)
         ]
         self.peers_file.write_text('[segment]\nname = "lab"\n' + extra + "\n" + "\n".join(stanzas))
