@@ -40,6 +40,10 @@ install: ## l2overlay for all users: into PREFIX=/opt/l2overlay, with a link in 
 test: test-tools $(VENV)/.installed-test ## All tests; options of pytest in ARGS="-k fdb"
 	$(SUDO) $(PY) -m pytest $(ARGS)
 
+.PHONY: test-newer
+test-newer: ## The quick part of the suite on every newer Python that this machine has
+	PYTHON=$(PYTHON) .ci/newer-pythons
+
 .PHONY: check
 check: lint test ## What CI runs: format, lint, types, contracts, tests
 
@@ -63,7 +67,7 @@ clean: ## Remove .venv and everything that tools left in the checkout
 	@rm -rf $(CLUTTER) 2>/dev/null || $(SUDO) rm -rf $(CLUTTER)
 	@find . -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || \
 		$(SUDO) find . -name __pycache__ -prune -exec rm -rf {} +
-CLUTTER := $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .coverage build dist
+CLUTTER := $(VENV) $(wildcard .venv-3.*) .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .coverage build dist
 
 .PHONY: demo-tools test-tools
 demo-tools:

@@ -364,9 +364,9 @@ def test_thousand_peers_are_read_in_well_under_a_second() -> None:
         f'[[peers]]\nname="p{i}"\npublic_key="{key_text(i + 1)}"\nendpoint="10.0.{i >> 8}.{i & 255}:7470"\n'
         for i in range(1000)
     )
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: other tests may share the machine
     assert len(parse(f'[segment]\nname="lan"\n{stanzas}').peers) == 1000
-    assert time.perf_counter() - start < 0.9
+    assert time.process_time() - start < 0.9
 
 
 @pytest.mark.parametrize(
