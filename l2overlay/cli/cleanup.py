@@ -14,8 +14,8 @@ from l2overlay.control.run_dir import RUN_ROOT, RunDir, segment_holder
 from l2overlay.errors import ExitCode, HostSetupError, L2OverlayError, UsageError
 
 if TYPE_CHECKING:
-    from l2overlay.linux.changes import RemoveBridge
-    from l2overlay.linux.host import Undone
+    from l2overlay.linux.apply import Undone
+    from l2overlay.linux.features.bridge import RemoveBridge
 
 CLEANUP_SCHEMA = "l2overlay.cleanup/1"
 
@@ -50,8 +50,9 @@ def clean(run_dir: RunDir, segment: str | None, *, purge: bool = False) -> "Undo
 
     `segment`: whose bridge is looked for by its mark; None for the one that the state names.
     """
-    from l2overlay.linux import host
-    from l2overlay.linux.changes import RemoveBridge, Undo
+    from l2overlay.linux import apply
+    from l2overlay.linux.features.bridge import RemoveBridge
+    from l2overlay.linux.undo import Undo
     from l2overlay.node.site import load_undo
 
     pid = run_dir.holder()
@@ -69,7 +70,7 @@ def clean(run_dir: RunDir, segment: str | None, *, purge: bool = False) -> "Undo
     steps = noted.changes if noted is not None else ()
     known = {change.link for change in steps if isinstance(change, RemoveBridge)}
     steps += tuple(b for b in _marked(segment or _segment_in(run_dir)) if b.link not in known)
-    undone = host.undo(Undo(steps), keep_used=not purge)
+    undone = apply.undo(Undo(steps), keep_used=not purge)
     run_dir.remove_files()
     return undone
 
@@ -90,7 +91,7 @@ def _segment_in(run_dir: RunDir) -> str | None:
 def _marked(segment: str | None) -> "list[RemoveBridge]":
     """What removes the bridges that carry the mark of the segment, unless a node of it runs somewhere on this host."""
     from l2overlay.linux import host
-    from l2overlay.linux.changes import ALIAS_PREFIX
+    from l2overlay.linux.feature import ALIAS_PREFIX
 
     if segment is None or segment_holder(segment):
         return []
@@ -113,7 +114,7 @@ def _chosen(args: argparse.Namespace) -> list[tuple[RunDir, str | None]]:
 
 def _marked_segments() -> list[str]:
     from l2overlay.linux import host
-    from l2overlay.linux.changes import ALIAS_PREFIX
+    from l2overlay.linux.feature import ALIAS_PREFIX
 
     names = {bridge.alias.removeprefix(ALIAS_PREFIX) for bridge in host.marked_bridges()}
     return sorted(name for name in names if name and "/" not in name and name not in {".", ".."})

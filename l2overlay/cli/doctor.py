@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _examine(args: argparse.Namespace) -> tuple[HostView, list[Finding]]:
-    from l2overlay.doctor.observer import look_again, observe
+    from l2overlay.doctor.observer import look, look_again
 
-    view = observe(_subject(args))
+    view = look(_subject(args))
     if needs_second_look(view):
         time.sleep(SECOND_LOOK_TIME)
         view = look_again(view)

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from l2overlay.doctor.finding import Command, Finding, Severity
-from l2overlay.doctor.view import HostView, LinkView
+from l2overlay.doctor.view import HostView
+from l2overlay.linux.state import LinkState
 
 QEMU_DEFAULT_MAC = "52:54:00:12:34:56"
 STP_LONG_DELAY = 4.0
@@ -135,7 +136,7 @@ def check_port_flags(view: HostView) -> Iterator[Finding]:
 
 
 def check_snooping(view: HostView) -> Iterator[Finding]:
-    """With a querier anywhere a snooping bridge keeps multicast from ports whose reports it has not heard (host.py)."""
+    """With a querier anywhere, a snooping bridge keeps multicast from ports whose reports it has not heard."""
     bridge, tap = view.bridge, view.tap
     if bridge is None or bridge.bridge is None or tap is None or tap.port is None:
         return
@@ -227,11 +228,11 @@ def _stations_in_two_places(view: HostView) -> Iterator[Finding]:
         yield _clash(QEMU_DEFAULT_MAC, text, [f"{QEMU_DEFAULT_MAC} {where}"], severity=Severity.WARNING)
 
 
-def _has_address(link: LinkView) -> bool:
+def _has_address(link: LinkState) -> bool:
     return any(not address.ip.is_link_local for address in link.addresses)
 
 
-def _mtu_finding(link: LinkView, wanted: int) -> Finding:
+def _mtu_finding(link: LinkState, wanted: int) -> Finding:
     head = f"{link.name} has MTU {link.mtu}, the segment {wanted}: "
     is_small = link.mtu < wanted
     small = head + "larger frames to it vanish, so ping works and TCP hangs"
@@ -254,7 +255,7 @@ def _simple(cause: str, text: str, proof: str) -> Finding:
     return Finding(cause, Severity.ERROR, text, (proof,), advice=advice)
 
 
-def _down(link: LinkView, what: str) -> Finding:
+def _down(link: LinkState, what: str) -> Finding:
     return Finding(
         cause="link-down",
         severity=Severity.ERROR,
@@ -266,7 +267,7 @@ def _down(link: LinkView, what: str) -> Finding:
     )
 
 
-def _not_forwarding(link: LinkView, bridge: LinkView) -> Finding:
+def _not_forwarding(link: LinkState, bridge: LinkState) -> Finding:
     state = link.port.state if link.port is not None else ""
     with_stp = bridge.bridge is not None and bridge.bridge.stp
     if with_stp and state == "blocking":
@@ -287,7 +288,7 @@ def _not_forwarding(link: LinkView, bridge: LinkView) -> Finding:
     )
 
 
-def _switched_off(link: LinkView, word: str, text: str, severity: Severity) -> Finding:
+def _switched_off(link: LinkState, word: str, text: str, severity: Severity) -> Finding:
     return Finding(
         cause="port-flag",
         severity=severity,
@@ -309,16 +310,16 @@ def _clash(
     return Finding("mac-clash", severity, text, tuple(proof), fix, undo, advice="" if link else advice)
 
 
-def _bridge_link(link: LinkView, word: str, value: str) -> Command:
+def _bridge_link(link: LinkState, word: str, value: str) -> Command:
     states = {"disabled": "0", "listening": "1", "learning": "2", "forwarding": "3", "blocking": "4"}
     return ("bridge", "link", "set", "dev", link.name, word, states[value] if word == "state" else value)
 
 
-def _router_port(tap: LinkView, value: int) -> Command:
+def _router_port(tap: LinkState, value: int) -> Command:
     return ("ip", "link", "set", tap.name, "type", "bridge_slave", "mcast_router", str(value))
 
 
-def _mtu(link: LinkView, mtu: int) -> Command:
+def _mtu(link: LinkState, mtu: int) -> Command:
     return ("ip", "link", "set", link.name, "mtu", str(mtu))
 
 

@@ -10,25 +10,24 @@ import itertools
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from l2overlay.doctor.nft_rules import parse_nft
 from l2overlay.doctor.rulesets import Ruleset
 from l2overlay.doctor.saved_rules import FAMILIES, parse_saved
 from l2overlay.doctor.view import (
-    BridgeView,
     HostView,
-    Interface,
-    LinkView,
-    PortView,
     RouteView,
     SegmentView,
     StationView,
 )
 from l2overlay.errors import HostPermissionError
+from l2overlay.linux import observe
+from l2overlay.linux.observe import attribute
 from l2overlay.linux.privileges import has_capability, remedy
+from l2overlay.linux.state import LinkState
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
@@ -37,12 +36,10 @@ TIMEOUT = 20.0
 PROC = Path("/proc")
 MAX_ROUTES = 64
 """Peers and neighbours whose routes are asked for; the ways out of one host are few."""
-IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 NUD_PERMANENT, NUD_USABLE = 0x80, 0x02 | 0x04 | 0x08 | 0x10
 """NUD_REACHABLE, STALE, DELAY, PROBE: an address that a station was heard with."""
-STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 LEGACY_TABLES = {"iptables": "ip_tables_names", "ip6tables": "ip6_tables_names"}
-BRIDGE_SYSCTLS = tuple(f"net.bridge.bridge-nf-call-{name}" for name in ("iptables", "ip6tables", "arptables"))
+BRIDGE_SYSCTLS = tuple(f"bridge-nf-call-{name}" for name in observe.PROGRAMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +59,8 @@ def check_privileges() -> None:
 
 def local_addresses() -> list[str]:
     """Every address of this host."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
-        return [str(address.ip) for addresses in _addresses(ipr).values() for address in addresses]
+    with observe.netlink() as ipr:
+        return [str(address.ip) for found in observe.read_addresses(ipr).values() for address in found]
 
 
 def is_in_this_namespace(pid: int) -> bool:
@@ -78,17 +73,13 @@ def is_in_this_namespace(pid: int) -> bool:
 
 def link_names() -> set[str]:
     """Every link of this namespace."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
-        return {link.get_attr("IFLA_IFNAME") for link in ipr.get_links()}
+    with observe.netlink() as ipr:
+        return {link.name for link in observe.read_links(ipr)}
 
 
-def observe(segment: SegmentView) -> HostView:
+def look(segment: SegmentView) -> HostView:
     """Everything, once."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
+    with observe.netlink() as ipr:
         links = _links(ipr, segment)
         view = HostView(segment, links, stations=tuple(_stations(ipr, links, segment)))
         hosts = [peer.host for peer in segment.peers if peer.host is not None]
@@ -115,81 +106,18 @@ def look_again(view: HostView) -> HostView:
 # Links
 
 
-def _links(ipr: "IPRoute", segment: SegmentView) -> tuple[LinkView, ...]:
-    addresses = _addresses(ipr)
-    found = list(ipr.get_links())
-    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in found}
-    vlans = _vlans(ipr) if _filters_vlans(found, segment) else {}
-    return tuple(_link(link, names, addresses, vlans) for link in found)
+def _links(ipr: "IPRoute", segment: SegmentView) -> tuple[LinkState, ...]:
+    """With the VLANs of the ports, if the bridge filters them."""
+    links = observe.read_links(ipr)
+    bridge = next((link.bridge for link in links if link.name == segment.bridge), None)
+    if bridge is None or not bridge.vlan_filtering:
+        return links
+    vlans = _vlans(ipr)
+    return tuple(_with_vlans(link, vlans.get(link.index, frozenset())) for link in links)
 
 
-def _link(
-    link: Any, names: dict[int, str], addresses: dict[int, list[Interface]], vlans: dict[int, frozenset[int]]
-) -> LinkView:
-    info = link.get_attr("IFLA_LINKINFO")
-    kind = _attribute(info, "IFLA_INFO_KIND", "")
-    of_bridge = _attribute(info, "IFLA_INFO_SLAVE_KIND", "") == "bridge"
-    index = link["index"]
-    return LinkView(
-        index=index,
-        name=names[index],
-        mac=link.get_attr("IFLA_ADDRESS") or "",
-        mtu=link.get_attr("IFLA_MTU"),
-        up=bool(link["flags"] & IFF_UP),
-        carrier=bool(link["flags"] & IFF_LOWER_UP),
-        kind=kind,
-        master=names.get(link.get_attr("IFLA_MASTER") or 0, ""),
-        addresses=tuple(addresses.get(index, ())),
-        port=_port(_attribute(info, "IFLA_INFO_SLAVE_DATA", None), vlans.get(index)) if of_bridge else None,
-        bridge=_bridge(_attribute(info, "IFLA_INFO_DATA", None)) if kind == "bridge" else None,
-    )
-
-
-def _port(data: Any, vlans: frozenset[int] | None) -> PortView:
-    def on(name: str) -> bool:
-        return bool(_attribute(data, f"IFLA_BRPORT_{name}", 1))
-
-    return PortView(
-        state=STATES[_attribute(data, "IFLA_BRPORT_STATE", 3) % len(STATES)],
-        learning=on("LEARNING"),
-        flood=on("UNICAST_FLOOD"),
-        mcast_flood=on("MCAST_FLOOD"),
-        bcast_flood=on("BCAST_FLOOD"),
-        isolated=bool(_attribute(data, "IFLA_BRPORT_ISOLATED", 0)),
-        mcast_router=_attribute(data, "IFLA_BRPORT_MULTICAST_ROUTER", 1),
-        vlans=vlans or frozenset(),
-    )
-
-
-def _bridge(data: Any) -> BridgeView:
-    def number(name: str, default: int) -> int:
-        return int(_attribute(data, f"IFLA_BR_{name}", default))
-
-    calls = ("iptables", "ip6tables", "arptables")
-    return BridgeView(
-        stp=number("STP_STATE", 0) > 0,
-        forward_delay=number("FORWARD_DELAY", 0) / 100,  # USER_HZ
-        vlan_filtering=number("VLAN_FILTERING", 0) > 0,
-        snooping=number("MCAST_SNOOPING", 0) > 0,
-        querier=number("MCAST_QUERIER", 0) > 0,
-        nf_calls=frozenset(name for name in calls if number(f"NF_CALL_{name.upper()}", 0)),
-    )
-
-
-def _addresses(ipr: "IPRoute") -> dict[int, list[Interface]]:
-    found: dict[int, list[Interface]] = {}
-    for entry in ipr.get_addr():
-        host = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
-        found.setdefault(entry["index"], []).append(ip_interface(f"{host}/{entry['prefixlen']}"))
-    return found
-
-
-def _filters_vlans(links: list[Any], segment: SegmentView) -> bool:
-    for link in links:
-        if link.get_attr("IFLA_IFNAME") == segment.bridge:
-            data = _attribute(link.get_attr("IFLA_LINKINFO"), "IFLA_INFO_DATA", None)
-            return bool(_attribute(data, "IFLA_BR_VLAN_FILTERING", 0))
-    return False
+def _with_vlans(link: LinkState, vlans: frozenset[int]) -> LinkState:
+    return replace(link, port=replace(link.port, vlans=vlans)) if link.port is not None else link
 
 
 def _vlans(ipr: "IPRoute") -> dict[int, frozenset[int]]:
@@ -201,7 +129,7 @@ def _vlans(ipr: "IPRoute") -> dict[int, frozenset[int]]:
     return found
 
 
-def _stations(ipr: "IPRoute", links: tuple[LinkView, ...], segment: SegmentView) -> Iterator[StationView]:
+def _stations(ipr: "IPRoute", links: tuple[LinkState, ...], segment: SegmentView) -> Iterator[StationView]:
     """What the bridge's own filtering database has learned."""
     ports = {link.index: link.name for link in links if link.master == segment.bridge}
     for entry in ipr.fdb("dump"):
@@ -213,7 +141,7 @@ def _stations(ipr: "IPRoute", links: tuple[LinkView, ...], segment: SegmentView)
 # Routes
 
 
-def _routes(ipr: "IPRoute", links: tuple[LinkView, ...], hosts: list[str]) -> Iterator[RouteView]:
+def _routes(ipr: "IPRoute", links: tuple[LinkState, ...], hosts: list[str]) -> Iterator[RouteView]:
     from pyroute2.netlink.exceptions import NetlinkError
 
     by_index = {link.index: link for link in links}
@@ -230,7 +158,7 @@ def _routes(ipr: "IPRoute", links: tuple[LinkView, ...], hosts: list[str]) -> It
             metrics = route.get_attr("RTA_METRICS")
             hop = route.get_attr("RTA_GATEWAY") or numeric
             station = next((mac for address, mac in _neighbours(ipr, link.index) if address == hop), "")
-            yield RouteView(host, link.name, _attribute(metrics, "RTAX_MTU", link.mtu), station)
+            yield RouteView(host, link.name, attribute(metrics, "RTAX_MTU", link.mtu), station)
 
 
 def _neighbours(ipr: "IPRoute", link: int) -> Iterator[tuple[str, str]]:
@@ -273,13 +201,9 @@ def _names_not_asked(segment: SegmentView) -> list[str]:
 
 def _sysctls(bridge: str) -> dict[str, str]:
     """By dotted name; a dot in a link's name stays one."""
-    paths = {name: name.replace(".", "/") for name in BRIDGE_SYSCTLS}
-    paths |= {f"net.ipv4.conf.{n}.rp_filter": f"net/ipv4/conf/{n}/rp_filter" for n in ("all", bridge)}
-    found = {}
-    for name, path in paths.items():
-        with contextlib.suppress(OSError):
-            found[name] = (PROC / "sys" / path).read_text().strip()
-    return found
+    paths = {f"net.bridge.{name}": f"bridge/{name}" for name in BRIDGE_SYSCTLS}
+    paths |= {f"net.ipv4.conf.{n}.rp_filter": f"ipv4/conf/{n}/rp_filter" for n in ("all", bridge)}
+    return {name: value for name, path in paths.items() if (value := observe.read_sysctl(path)) is not None}
 
 
 def _reverse_path_drops() -> tuple[int, ...]:
@@ -342,8 +266,3 @@ def _output(*argv: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def _attribute(nested: Any, name: str, default: Any) -> Any:
-    value = nested.get_attr(name) if hasattr(nested, "get_attr") else None
-    return default if value is None else value

@@ -12,7 +12,7 @@ UDP_OVERHEAD = {4: 28, 6: 48}
 STRICT, LOOSE = "1", "2"
 
 DEFAULT_QUEUE, LONG_QUEUE = 2000, 4000
-"""Frames that wait in a TAP: what a node sets (`linux.host.TAP_QUEUE`), and what a host with memory to spare can afford."""
+"""Frames that may wait in a TAP: what a node sets (`TAP_QUEUE`), and what a host with memory to spare can afford."""
 
 
 def check_node(view: HostView) -> Iterator[Finding]:

@@ -2,59 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv6Interface
 
 from l2overlay.doctor.rulesets import Ruleset
+from l2overlay.linux.state import LinkState
 
-Interface = IPv4Interface | IPv6Interface
 NF_CALLS = {"ip": "iptables", "ip6": "ip6tables", "arp": "arptables"}
 """By family: the end of `bridge-nf-call-...` and of the bridge's own flag `nf_call_...`."""
-
-
-@dataclass(frozen=True, slots=True)
-class PortView:
-    """A link as port of a bridge (`bridge -d link`)."""
-
-    state: str = "forwarding"
-    learning: bool = True
-    flood: bool = True
-    mcast_flood: bool = True
-    bcast_flood: bool = True
-    isolated: bool = False
-    mcast_router: int = 1
-    """2: hears all multicast, whatever snooping thinks."""
-    vlans: frozenset[int] = frozenset()
-    """Only read when the bridge filters VLANs."""
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeView:
-    """A link as bridge (`ip -d link`)."""
-
-    stp: bool = False
-    forward_delay: float = 15.0
-    vlan_filtering: bool = False
-    snooping: bool = True
-    querier: bool = False
-    nf_calls: frozenset[str] = frozenset()
-    """Its own flags: of "iptables", "ip6tables" and "arptables" those that are on."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkView:
-    """One link."""
-
-    index: int
-    name: str
-    mac: str
-    mtu: int
-    up: bool = True
-    carrier: bool = True
-    kind: str = ""
-    master: str = ""
-    addresses: tuple[Interface, ...] = ()
-    port: PortView | None = None
-    bridge: BridgeView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +81,7 @@ class HostView:
     """Everything that the checks look at."""
 
     segment: SegmentView
-    links: tuple[LinkView, ...] = ()
+    links: tuple[LinkState, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """By name, `net.bridge.bridge-nf-call-iptables`."""
     rulesets: tuple[Ruleset, ...] = ()
@@ -143,22 +96,22 @@ class HostView:
     """TcpExt IPReversePathFilter, now and a moment later."""
     not_examined: tuple[str, ...] = ()
 
-    def link(self, name: str | None) -> LinkView | None:
+    def link(self, name: str | None) -> LinkState | None:
         """The link of that name."""
         return next((link for link in self.links if link.name == name), None)
 
     @property
-    def bridge(self) -> LinkView | None:
+    def bridge(self) -> LinkState | None:
         """The segment's bridge."""
         return self.link(self.segment.bridge)
 
     @property
-    def tap(self) -> LinkView | None:
+    def tap(self) -> LinkState | None:
         """The segment's TAP."""
         return self.link(self.segment.tap)
 
     @property
-    def ports(self) -> tuple[LinkView, ...]:
+    def ports(self) -> tuple[LinkState, ...]:
         """Of the segment's bridge, the TAP too."""
         return tuple(link for link in self.links if link.master == self.segment.bridge)
 

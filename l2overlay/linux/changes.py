@@ -1,41 +1,48 @@
-"""The vocabulary of host changes: each is plain data, says itself in words, and knows what takes it back.
+"""The vocabulary of host changes. Each is plain data, says itself in words, applies itself, and knows its inverse.
 
-`host.py` plans lists of them, applies them, and applies their inverses. An `Undo` is such a list of inverses; as JSON
-in the run directory it outlives the process that needs it.
+This file has the base class and the changes that suit any link. Those of one feature stand in its module in `features/`.
+An `Undo` (`undo.py`) is a list of inverses; as JSON in the run directory it outlives the process that needs it.
 """
 
-import dataclasses
-import json
-import re
-from collections.abc import Sequence
+import errno
+import socket
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
-from typing import Any, Self
+from typing import TYPE_CHECKING
 
 from l2overlay.addresses import parse_mac
-from l2overlay.errors import HostSetupError
+from l2overlay.linux.observe import SYSCTL_ROOT
 
-UNDO_SCHEMA = "l2overlay.undo/1"
-NF_CALL_FLAGS = ("nf_call_iptables", "nf_call_ip6tables")
-"""Of a bridge; arptables has no rules of ours."""
-ALIAS_PREFIX = "l2overlay "
-"""Of the alias that marks a bridge of ours; the segment's name follows."""
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
 SYSCTLS = ("disable_ipv6", "accept_ra", "addr_gen_mode")
 SYSCTL_VALUES = ("0", "1", "2", "3")
 MAX_MTU = 65_535
 MAX_INDEX = 1 << 31
 MAX_QUEUE = 1 << 20
-_SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ABSENT = re.compile(r"[A-Za-z0-9:, ]{0,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class UsedBridge:
+    """A bridge of ours that stays because others have ports in it."""
+
+    name: str
+    ports: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """For a person."""
+        return f"the bridge {self.name}, because {', '.join(self.ports)} {'is' if len(self.ports) == 1 else 'are'} in it"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of one link. Addresses are text, so that all fields are what JSON has too."""
+    """One change of one link. Addresses are text, so that every field has a type that JSON has too."""
 
     link: str
     index: int = field(default=0, kw_only=True)
-    """Of the link when it existed as the plan was made: one of the same name and another index is not what was meant."""
+    """Of the link, if it existed when the plan was made. A link with the same name and another index is not meant."""
 
     @property
     def line(self) -> str:
@@ -49,56 +56,28 @@ class Change:
 
     @property
     def target(self) -> tuple[object, ...]:
-        """Two changes with one target replace each other."""
+        """Two changes with the same target replace each other."""
         return (type(self), self.link, self.index)
 
-
-@dataclass(frozen=True, slots=True)
-class CreateBridge(Change):
-    """A bridge of ours: STP off, forwarding at once, no snooping. Its alias and MAC tell later that it is ours."""
-
-    mac: str
-    mtu: int
-    alias: str
-
     @property
-    def line(self) -> str:
-        return f"make the bridge {self.link}, MAC {self.mac}, MTU {self.mtu}"
+    def is_plausible(self) -> bool:
+        """Whether a node could have written the fields of this class to an undo file. Undo checks link and index."""
+        return True
 
-    @property
-    def inverse(self) -> Change:
-        return RemoveBridge(self.link, self.mac, self.alias)
+    def apply(self, ipr: "IPRoute") -> None:
+        """Make the change. Raises OSError or NetlinkError; with ENODEV when the link is not there (any more)."""
+        raise NotImplementedError
 
-
-@dataclass(frozen=True, slots=True)
-class RemoveBridge(Change):
-    """Remove a bridge if it still is the one that we made."""
-
-    mac: str
-    alias: str
-
-    @property
-    def line(self) -> str:
-        return f"remove the bridge {self.link}"
-
-    @property
-    def inverse(self) -> None:
+    def kept_for(self, ipr: "IPRoute") -> UsedBridge | None:
+        """What others still use and this change would remove; None for nothing."""
         return None
 
-
-@dataclass(frozen=True, slots=True)
-class SetAlias(Change):
-    """Mark a bridge as ours (`ip link` shows it)."""
-
-    alias: str
-
-    @property
-    def line(self) -> str:
-        return f"mark {self.link} as `{self.alias}`"
-
-    @property
-    def inverse(self) -> None:
-        return None
+    def find_link(self) -> int:
+        """The index of the link that the change means. Raises OSError (ENODEV) when it is gone."""
+        index = index_of(self.link)
+        if self.index not in (0, index):
+            raise OSError(errno.ENODEV, f"{self.link} is another link now")
+        return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +95,12 @@ class SetMac(Change):
     def inverse(self) -> Change | None:
         return None if self.was is None else SetMac(self.link, self.was, None, index=self.index)
 
-
-@dataclass(frozen=True, slots=True)
-class KeepMac(Change):
-    """Set the MAC that an adopted bridge has: one without ports would take our TAP's, and be all zero after it left."""
-
-    mac: str
-
     @property
-    def line(self) -> str:
-        return f"keep the MAC {self.mac} of {self.link}, which would take that of our TAP"
+    def is_plausible(self) -> bool:
+        return is_mac(self.mac)
 
-    @property
-    def inverse(self) -> None:
-        return None
+    def apply(self, ipr: "IPRoute") -> None:
+        ipr.link("set", index=self.find_link(), address=self.mac)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +118,13 @@ class SetMtu(Change):
     def inverse(self) -> Change | None:
         return None if self.was is None else SetMtu(self.link, self.was, None, index=self.index)
 
+    @property
+    def is_plausible(self) -> bool:
+        return 68 <= self.mtu <= MAX_MTU
+
+    def apply(self, ipr: "IPRoute") -> None:
+        ipr.link("set", index=self.find_link(), mtu=self.mtu)
+
 
 @dataclass(frozen=True, slots=True)
 class SetQueue(Change):
@@ -162,6 +140,13 @@ class SetQueue(Change):
     @property
     def inverse(self) -> Change | None:
         return None if self.was is None else SetQueue(self.link, self.was, None, index=self.index)
+
+    @property
+    def is_plausible(self) -> bool:
+        return 0 <= self.frames <= MAX_QUEUE
+
+    def apply(self, ipr: "IPRoute") -> None:
+        ipr.link("set", index=self.find_link(), txqlen=self.frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +164,9 @@ class SetUp(Change):
     def inverse(self) -> Change | None:
         return None if self.was is None else SetUp(self.link, self.was, None, index=self.index)
 
+    def apply(self, ipr: "IPRoute") -> None:
+        ipr.link("set", index=self.find_link(), state="up" if self.up else "down")
+
 
 @dataclass(frozen=True, slots=True)
 class SetMaster(Change):
@@ -195,18 +183,12 @@ class SetMaster(Change):
     def inverse(self) -> Change | None:
         return None if self.was is None else SetMaster(self.link, self.was, None, index=self.index)
 
-
-@dataclass(frozen=True, slots=True)
-class HearAllMulticast(Change):
-    """Make a bridge port one that gets every multicast frame, whatever its bridge snooped."""
-
     @property
-    def line(self) -> str:
-        return f"let {self.link} hear all multicast of its bridge"
+    def is_plausible(self) -> bool:
+        return not self.master or is_link_name(self.master)
 
-    @property
-    def inverse(self) -> None:
-        return None  # it belongs to the membership in the bridge
+    def apply(self, ipr: "IPRoute") -> None:
+        ipr.link("set", index=self.find_link(), master=index_of(self.master) if self.master else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +211,19 @@ class SetSysctl(Change):
     def target(self) -> tuple[object, ...]:
         return (type(self), self.link, self.index, self.path)
 
+    @property
+    def is_plausible(self) -> bool:
+        return self._is_known and self.value in SYSCTL_VALUES
+
+    @property
+    def _is_known(self) -> bool:
+        folder, _, name = self.path.rpartition("/")
+        return folder == f"ipv6/conf/{self.link}" and name in SYSCTLS
+
+    def apply(self, ipr: "IPRoute") -> None:
+        self.find_link()
+        (SYSCTL_ROOT / self.path).write_text(self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class AddAddress(Change):
@@ -247,6 +242,13 @@ class AddAddress(Change):
     @property
     def target(self) -> tuple[object, ...]:
         return (type(self), self.link, self.index, self.address)
+
+    @property
+    def is_plausible(self) -> bool:
+        return _is_interface(self.address)
+
+    def apply(self, ipr: "IPRoute") -> None:
+        _change_address(ipr, "add", self.find_link(), self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,151 +269,37 @@ class RemoveAddress(Change):
     def target(self) -> tuple[object, ...]:
         return (type(self), self.link, self.index, self.address)
 
-
-@dataclass(frozen=True, slots=True)
-class SetBridgeFlag(Change):
-    """Let the frames of this one bridge meet iptables, or not: `nf_call_iptables` or `nf_call_ip6tables`."""
-
-    flag: str
-    on: bool
-    was: bool | None
-
     @property
-    def line(self) -> str:
-        return f"set {self.flag} of {self.link} {'on' if self.on else 'off'}"
+    def is_plausible(self) -> bool:
+        return _is_interface(self.address)
 
-    @property
-    def inverse(self) -> Change | None:
-        return (
-            None
-            if self.was is None
-            else SetBridgeFlag(self.link, self.flag, self.was, None, index=self.index)
-        )
-
-    @property
-    def target(self) -> tuple[object, ...]:
-        return (type(self), self.link, self.index, self.flag)
+    def apply(self, ipr: "IPRoute") -> None:
+        _change_address(ipr, "del", self.find_link(), self.address)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveFilter(Change):
-    """Take away the iptables chains of a segment (`linux/firewall.py`); the undo of what `Firewall.install` does."""
-
-    segment: str
-    absent: str
-    """What of iptables' tables was not there at first, as `firewall.absent_parts` has it."""
-
-    @property
-    def line(self) -> str:
-        return f"remove the filter of {self.segment} from iptables"
-
-    @property
-    def inverse(self) -> None:
-        return None
-
-    @property
-    def target(self) -> tuple[object, ...]:
-        return (type(self), self.segment)
+UNDO_KINDS: tuple[type[Change], ...] = (
+    SetMac,
+    SetMtu,
+    SetQueue,
+    SetUp,
+    SetMaster,
+    SetSysctl,
+    AddAddress,
+    RemoveAddress,
+)
+"""Those of this file that an undo file may contain."""
 
 
-@dataclass(frozen=True, slots=True)
-class Undo:
-    """What takes our changes back, in the order to be done."""
-
-    changes: tuple[Change, ...] = ()
-
-    @classmethod
-    def of(cls, changes: Sequence[Change]) -> Self:
-        """The inverses of `changes`, last first; known before the first is applied, so it can be on disk by then."""
-        return cls(tuple(i for i in (c.inverse for c in reversed(changes)) if i is not None))
-
-    def after(self, earlier: "Undo") -> "Undo":
-        """This one and then an earlier one; where both restore one thing, the earlier knows how it was at first."""
-        known = {change.target for change in earlier.changes}
-        return Undo((*(c for c in self.changes if c.target not in known), *earlier.changes))
-
-    def to_json(self) -> str:
-        """For a file in the run directory."""
-        changes = [{"change": type(c).__name__, **dataclasses.asdict(c)} for c in self.changes]
-        return json.dumps({UNDO_SCHEMA: changes}, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: Any) -> Self:
-        """The reverse. Raises HostSetupError for anything that `to_json` did not write."""
-        try:
-            document = json.loads(text)
-            return cls(tuple(_change(entry) for entry in document[UNDO_SCHEMA]))
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
-            raise HostSetupError(f"not a list of host changes to undo ({error!r:.200})") from None
+def index_of(link: str) -> int:
+    """The index of a link. Raises OSError (ENODEV) when there is none."""
+    try:
+        return socket.if_nametoindex(link)
+    except OSError:  # it carries no errno
+        raise OSError(errno.ENODEV, f"no link {link}") from None
 
 
-_UNDO_KINDS: dict[str, type[Change]] = {
-    kind.__name__: kind
-    for kind in (
-        RemoveBridge,
-        SetMac,
-        SetMtu,
-        SetQueue,
-        SetUp,
-        SetMaster,
-        SetSysctl,
-        AddAddress,
-        RemoveAddress,
-        SetBridgeFlag,
-        RemoveFilter,
-    )
-}
-_FIELD_TYPES: dict[Any, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    bool: (bool,),
-    str | None: (str, type(None)),
-    int | None: (int, type(None)),
-    bool | None: (bool, type(None)),
-}
-
-
-def _change(entry: dict[str, Any]) -> Change:
-    kind = _UNDO_KINDS[entry["change"]]
-    values = {name: value for name, value in entry.items() if name != "change"}
-    for known in dataclasses.fields(kind):
-        if type(values[known.name]) not in _FIELD_TYPES[known.type]:
-            raise TypeError(f"{known.name} of {kind.__name__} is {values[known.name]!r:.60}")
-    change = kind(**values)
-    if not _is_of_ours(change):
-        raise ValueError(f"{change!r:.120} is no change of ours")
-    return change
-
-
-def _is_of_ours(change: Change) -> bool:
-    """Whether a node could have written it. The file is carried out as root, and may be damaged or forged."""
-    if not _is_link_name(change.link) or not 0 <= change.index < MAX_INDEX:
-        return False
-    match change:
-        case RemoveBridge(mac=mac, alias=alias):
-            return _is_mac(mac) and alias.startswith(ALIAS_PREFIX)
-        case SetMac(mac=mac):
-            return _is_mac(mac)
-        case SetMtu(mtu=mtu):
-            return 68 <= mtu <= MAX_MTU
-        case SetQueue(frames=frames):
-            return 0 <= frames <= MAX_QUEUE
-        case SetMaster(master=master):
-            return not master or _is_link_name(master)
-        case SetSysctl(path=path, value=value):
-            folder, _, name = path.rpartition("/")
-            return folder == f"ipv6/conf/{change.link}" and name in SYSCTLS and value in SYSCTL_VALUES
-        case AddAddress(address=address) | RemoveAddress(address=address):
-            return _is_interface(address)
-        case SetBridgeFlag(flag=flag):
-            return flag in NF_CALL_FLAGS
-        case RemoveFilter(segment=segment, absent=absent):
-            return bool(_SEGMENT.fullmatch(segment)) and bool(_ABSENT.fullmatch(absent))
-    return True
-
-
-def _is_link_name(name: str) -> bool:
-    """What the kernel takes (`dev_valid_name`), and printable."""
+def is_link_name(name: str) -> bool:
+    """Whether the kernel takes the name (`dev_valid_name`), and it is printable."""
     return (
         name.isprintable()
         and 0 < len(name.encode()) <= 15
@@ -420,7 +308,8 @@ def _is_link_name(name: str) -> bool:
     )
 
 
-def _is_mac(text: str) -> bool:
+def is_mac(text: str) -> bool:
+    """Whether it is a MAC address in text."""
     try:
         parse_mac(text)
     except ValueError:
@@ -434,3 +323,8 @@ def _is_interface(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _change_address(ipr: "IPRoute", verb: str, index: int, address: str) -> None:
+    interface = ip_interface(address)
+    ipr.addr(verb, index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen)

@@ -1,7 +1,7 @@
 """rtnetlink (RFC 3549) as far as a running node reads it: messages, their attributes, and a few questions.
 
-Changes to the host go through pyroute2 (`host.py`), which costs 125 ms and 24 MB to import; what is here is
-asked and heard while frames flow. All numbers are in host byte order; attributes are padded to four bytes.
+The plan of a node and its changes go through pyroute2 (`observe.py`, `apply.py`), which costs 125 ms and 24 MB to import.
+What is here is asked and heard while frames flow. All numbers are in host byte order; attributes are padded to four bytes.
 
     struct nlmsghdr  length u32 | type u16 | flags u16 | sequence u32 | port u32
     struct rtattr    length u16 | type u16 | value

@@ -14,15 +14,19 @@ from l2overlay.addresses import MacAddress, PeerKey, derive_macs, format_mac, pa
 from l2overlay.config.types import Config
 from l2overlay.control.run_dir import RunDir
 from l2overlay.errors import HostSetupError
-from l2overlay.linux import bridge, firewall, host
-from l2overlay.linux.changes import Change, RemoveFilter, SetBridgeFlag, Undo
+from l2overlay.linux import apply, bridge, firewall, host
+from l2overlay.linux.apply import Undone
+from l2overlay.linux.changes import Change
 from l2overlay.linux.descriptors import Reserve
+from l2overlay.linux.feature import HostSpec
+from l2overlay.linux.features.netfilter import RemoveFilter, SetBridgeFlag
 from l2overlay.linux.firewall import Firewall
-from l2overlay.linux.host import HostSpec, HostState, Undone
 from l2overlay.linux.iptables import FilterSpec
 from l2overlay.linux.link_counters import read_link_counters
 from l2overlay.linux.rtnetlink import station_port
+from l2overlay.linux.state import HostState
 from l2overlay.linux.tap import LinuxTap
+from l2overlay.linux.undo import Undo
 from l2overlay.node.kernel_losses import KernelLosses
 
 STATE_SCHEMA = "l2overlay.state/1"
@@ -117,7 +121,7 @@ class Site:
         filter_undo = self._look_at_filter()
         self.notes = [*self._damage, *host.host_notes(self.spec, state)]
         self.troubles = tuple(host.host_troubles(self.spec, state))
-        self.adopted = state.bridge is not None and not host.is_ours(self.spec, state.bridge)
+        self.adopted = state.bridge is not None and not self.spec.is_ours(state.bridge)
         self.found_ours = state.bridge is not None and not self.adopted
         if self.adopted and state.bridge is not None:
             with contextlib.suppress(ValueError):
@@ -134,7 +138,7 @@ class Site:
         planned, self._planned = self._planned, []
         if self.spec.filter is not None:
             self._install_filter(self.spec.filter, host.observe_host(self.spec))
-        host.apply_changes(planned)
+        apply.apply_changes(planned)
         self.made = Undo.of(planned).after(self.made)
         self.ports = tuple(host.bridge_ports(self.spec.bridge))
         self.losses.start()
@@ -178,7 +182,7 @@ class Site:
         changes = host.plan_host(self.spec, state, tap_open=True, made=self.made)
         if changes:
             self._note(Undo.of(changes).after(self.made))
-            host.apply_changes(changes)
+            apply.apply_changes(changes)
             self.made = Undo.of(changes).after(self.made)
         return [change.line for change in changes]
 
@@ -194,7 +198,7 @@ class Site:
         """
         self.close_tap()
         self._reserve.close()
-        undone = host.undo(self.made, keep_used=not self.purge)
+        undone = apply.undo(self.made, keep_used=not self.purge)
         self.made = Undo()
         self.firewall.forget()
         self._filter = None
@@ -223,7 +227,7 @@ class Site:
         except HostSetupError:
             if self._filter is None:  # iptables-nft has made tables by then
                 with contextlib.suppress(HostSetupError):  # the first failure is the one to tell
-                    host.undo(Undo(tuple(c for c in undo.changes if isinstance(c, RemoveFilter))))
+                    apply.undo(Undo(tuple(c for c in undo.changes if isinstance(c, RemoveFilter))))
             raise
         self.made, self._filter = undo, wanted
         other = firewall.other_variant_note(self.firewall.variant)
@@ -239,7 +243,7 @@ class Site:
     def _remove_filter(self) -> None:
         parts = tuple(c for c in self.made.changes if isinstance(c, SetBridgeFlag | RemoveFilter))
         if parts:
-            host.undo(Undo(parts))
+            apply.undo(Undo(parts))
             self.made = Undo(tuple(c for c in self.made.changes if c not in parts))
         self.firewall.forget()
         self._filter = None

@@ -17,7 +17,7 @@ import pytest
 from l2overlay.cli.asking import ago, chosen_run_dir, duration, short_time, size
 from l2overlay.control.run_dir import Hold, RunDir
 from l2overlay.errors import NoDaemonError, UsageError
-from l2overlay.linux.changes import Undo
+from l2overlay.linux.undo import Undo
 from tests.cli.calling import Call
 
 PEER = {

@@ -8,42 +8,40 @@ from typing import Any
 from l2overlay.doctor.nft_rules import parse_nft
 from l2overlay.doctor.saved_rules import parse_saved
 from l2overlay.doctor.view import (
-    BridgeView,
     HostView,
-    LinkView,
     NodeView,
     PeerView,
-    PortView,
     RouteView,
     SegmentView,
     StationView,
 )
+from l2overlay.linux.state import BridgeState, LinkState, PortState
 
 NF_ON = {f"net.bridge.bridge-nf-call-{name}": "1" for name in ("iptables", "ip6tables", "arptables")}
 LOOSE = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.br-lan.rp_filter": "2"}
-BRIDGE = LinkView(
+BRIDGE = LinkState(
     index=3,
     name="br-lan",
     mac="02:00:00:00:00:03",
     mtu=1500,
     kind="bridge",
-    bridge=BridgeView(),
+    bridge=BridgeState(),
     addresses=(ip_interface("10.9.0.200/24"),),
 )
-TAP = LinkView(
+TAP = LinkState(
     index=4,
     name="tap-lan",
     mac="fe:00:00:00:00:04",
     mtu=1500,
     kind="tun",
     master="br-lan",
-    port=PortView(mcast_router=2),
+    port=PortState(mcast_router=2),
     addresses=(ip_interface("fe80::1/64"),),
 )
-VM = LinkView(
-    index=5, name="vm1", mac="fe:54:00:00:00:05", mtu=1500, kind="tun", master="br-lan", port=PortView()
+VM = LinkState(
+    index=5, name="vm1", mac="fe:54:00:00:00:05", mtu=1500, kind="tun", master="br-lan", port=PortState()
 )
-UPLINK = LinkView(
+UPLINK = LinkState(
     index=2, name="eth0", mac="52:54:00:00:00:02", mtu=1500, addresses=(ip_interface("192.0.2.1/24"),)
 )
 PEER = PeerView("beta", "192.0.2.2", 7470, up=True)
@@ -64,7 +62,7 @@ Break = Callable[[HostView], HostView]
 def with_link(name: str, **changes: Any) -> Break:
     """One link is another; `port_...` and `bridge_...` mean its parts."""
 
-    def change(link: LinkView) -> LinkView:
+    def change(link: LinkState) -> LinkState:
         if link.name != name:
             return link
         plain = {k: v for k, v in changes.items() if not k.startswith(("port_", "bridge_"))}

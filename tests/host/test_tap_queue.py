@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from l2overlay.linux.host import TAP_QUEUE
+from l2overlay.linux.features.tap import TAP_QUEUE
 from l2overlay.testing.lab import Lab
 from tests.host.test_node_lifecycle import answer, both_up, call, events, two_hosts
 

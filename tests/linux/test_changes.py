@@ -6,21 +6,18 @@ from l2overlay.errors import HostSetupError
 from l2overlay.linux.changes import (
     AddAddress,
     Change,
-    CreateBridge,
-    HearAllMulticast,
-    KeepMac,
     RemoveAddress,
-    RemoveBridge,
-    RemoveFilter,
-    SetAlias,
-    SetBridgeFlag,
     SetMac,
     SetMaster,
     SetMtu,
+    SetQueue,
     SetSysctl,
     SetUp,
-    Undo,
 )
+from l2overlay.linux.features.bridge import CreateBridge, KeepMac, RemoveBridge, SetAlias
+from l2overlay.linux.features.netfilter import RemoveFilter, SetBridgeFlag
+from l2overlay.linux.features.tap import HearAllMulticast
+from l2overlay.linux.undo import Undo
 
 MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 EVERY_CHANGE = (
@@ -32,7 +29,9 @@ EVERY_CHANGE = (
     SetMtu("tap0", 1500, 1400),
     SetUp("tap0", True, False),
     SetMaster("tap0", "br0", ""),
+    SetQueue("tap0", 2000, 1000),
     HearAllMulticast("tap0"),
+    SetBridgeFlag("br0", "nf_call_iptables", True, False),
     SetSysctl("tap0", "ipv6/conf/tap0/disable_ipv6", "1", "0"),
     AddAddress("br0", "10.0.0.1/24"),
     RemoveAddress("br0", "10.0.0.1/24"),
@@ -55,7 +54,7 @@ def test_an_undo_takes_back_in_reverse_order_what_had_a_value_before() -> None:
 
 def test_every_undo_survives_its_file() -> None:
     undo = Undo.of(EVERY_CHANGE)
-    assert len(undo.changes) == 8
+    assert len(undo.changes) == 10
     assert Undo.from_json(undo.to_json()) == undo
 
 
@@ -128,3 +127,34 @@ def test_a_file_that_we_did_not_write_is_refused_in_one_line(text: str) -> None:
 def test_a_change_that_no_node_would_have_written_is_not_read(forged: Change) -> None:
     with pytest.raises(HostSetupError, match="not a list of host changes to undo"):
         Undo.from_json(Undo((forged,)).to_json())
+
+
+WRITTEN_BY_0_1 = """{"l2overlay.undo/1": [
+ {"change": "RemoveBridge", "link": "br0", "index": 0, "mac": "02:00:00:00:00:01", "alias": "l2overlay lab"},
+ {"change": "SetMac", "link": "tap0", "index": 7, "mac": "02:00:00:00:00:01", "was": null},
+ {"change": "SetMtu", "link": "tap0", "index": 7, "mtu": 1400, "was": null},
+ {"change": "SetQueue", "link": "tap0", "index": 7, "frames": 1000, "was": null},
+ {"change": "SetUp", "link": "tap0", "index": 7, "up": false, "was": null},
+ {"change": "SetMaster", "link": "tap0", "index": 7, "master": "br1", "was": null},
+ {"change": "SetSysctl", "link": "tap0", "index": 7, "path": "ipv6/conf/tap0/disable_ipv6", "value": "0", "was": null},
+ {"change": "AddAddress", "link": "br0", "index": 3, "address": "10.0.0.1/24"},
+ {"change": "RemoveAddress", "link": "br0", "index": 3, "address": "fd00::1/64"},
+ {"change": "SetBridgeFlag", "link": "br0", "index": 3, "flag": "nf_call_iptables", "on": false, "was": null},
+ {"change": "RemoveFilter", "link": "br0", "index": 0, "segment": "lab", "absent": "4:table,INPUT 6:INPUT"}
+]}"""
+
+
+def test_a_file_that_version_0_1_wrote_is_read_with_every_kind_of_change() -> None:
+    assert Undo.from_json(WRITTEN_BY_0_1).changes == (
+        RemoveBridge("br0", MAC, "l2overlay lab"),
+        SetMac("tap0", MAC, None, index=7),
+        SetMtu("tap0", 1400, None, index=7),
+        SetQueue("tap0", 1000, None, index=7),
+        SetUp("tap0", False, None, index=7),
+        SetMaster("tap0", "br1", None, index=7),
+        SetSysctl("tap0", "ipv6/conf/tap0/disable_ipv6", "0", None, index=7),
+        AddAddress("br0", "10.0.0.1/24", index=3),
+        RemoveAddress("br0", "fd00::1/64", index=3),
+        SetBridgeFlag("br0", "nf_call_iptables", False, None, index=3),
+        RemoveFilter("br0", "lab", "4:table,INPUT 6:INPUT"),
+    )

@@ -8,9 +8,10 @@ import pytest
 
 from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux import firewall
-from l2overlay.linux.changes import RemoveFilter, SetBridgeFlag, Undo
+from l2overlay.linux.features.netfilter import RemoveFilter, SetBridgeFlag
 from l2overlay.linux.firewall import Firewall, absent_parts, find_variant, remove
 from l2overlay.linux.iptables import FilterSpec
+from l2overlay.linux.undo import Undo
 from l2overlay.testing.namespace import Namespace
 from tests.filter.writing import OWN, filter_of, rule
 

@@ -22,36 +22,23 @@ import pytest
 
 from l2overlay.addresses import derive_macs, format_mac
 from l2overlay.errors import ExitCode, HostPermissionError, HostSetupError
-from l2overlay.linux.changes import (
-    AddAddress,
-    CreateBridge,
-    HearAllMulticast,
-    KeepMac,
-    RemoveAddress,
-    RemoveBridge,
-    SetAlias,
-    SetMac,
-    SetMaster,
-    SetMtu,
-    SetUp,
-    Undo,
-)
+from l2overlay.linux.apply import apply_changes, undo
+from l2overlay.linux.changes import AddAddress, RemoveAddress, SetMac, SetMaster, SetMtu, SetUp
+from l2overlay.linux.feature import HostSpec
+from l2overlay.linux.features.bridge import CreateBridge, KeepMac, RemoveBridge, SetAlias
+from l2overlay.linux.features.tap import HearAllMulticast
 from l2overlay.linux.host import (
-    HostSpec,
-    HostState,
-    LinkState,
-    apply_changes,
     bridge_ports,
     host_notes,
     host_troubles,
-    is_ours,
     leftovers,
     marked_bridges,
     observe_host,
     plan_host,
-    undo,
 )
+from l2overlay.linux.state import BridgeState, HostState, LinkState, TapState
 from l2overlay.linux.tap import LinuxTap, check_privileges
+from l2overlay.linux.undo import Undo
 from l2overlay.testing.lab import Namespace
 from l2overlay.testing.snapshot import Snapshot, differences, take_snapshot
 
@@ -67,20 +54,12 @@ BRIDGE = LinkState(
     kind="bridge",
     mac="52:54:00:00:00:01",
     mtu=1500,
-    up=True,
-    master="",
-    alias="",
-    is_tap=False,
-    persistent=False,
-    hears_all_multicast=False,
-    queue=1000,
-    stp=False,
-    vlan_filtering=False,
+    bridge=BridgeState(),
 )
 OURS = dataclasses.replace(BRIDGE, alias="l2overlay lab", mac=format_mac(MACS.bridge))
-TAP = dataclasses.replace(BRIDGE, index=4, name="tap-lab", kind="tun", is_tap=True)
+TAP = dataclasses.replace(BRIDGE, index=4, name="tap-lab", kind="tun", bridge=None, tap=TapState())
 PORT = dataclasses.replace(
-    BRIDGE, index=5, name="port0", kind="veth", mac="52:54:00:00:00:02", master="br-lab"
+    BRIDGE, index=5, name="port0", kind="veth", bridge=None, mac="52:54:00:00:00:02", master="br-lab"
 )
 A_BRIDGE_IN_USE = (
     "link add br-lab type bridge",
@@ -148,7 +127,7 @@ def test_a_tap_below_the_mtu_of_an_adopted_bridge_would_lower_it_so_it_is_not() 
 
 
 def test_ipv6_that_is_switched_off_costs_its_addresses_only_and_is_told() -> None:
-    off = state(ipv6_off="net.ipv6.conf.default.disable_ipv6 = 1")
+    off = state(sysctls={"ipv6/conf/default/disable_ipv6": "1"})
     added = [c.address for c in plan_host(ADDRESSED, off) if isinstance(c, AddAddress)]
     assert added == ["10.1.0.1/24"]
     (trouble,) = host_troubles(ADDRESSED, off)
@@ -185,7 +164,7 @@ def test_a_bridge_that_we_made_and_did_not_live_to_mark_is_known_by_its_mac() ->
             "br-lab exists and is not a bridge; set another bridge",
         ),
         ({"bridge": dataclasses.replace(BRIDGE, alias="l2overlay office")}, "belongs to the segment office"),
-        ({"tap": dataclasses.replace(TAP, is_tap=False)}, "tap-lab exists and is not a TAP; set another tap"),
+        ({"tap": dataclasses.replace(TAP, tap=None)}, "tap-lab exists and is not a TAP; set another tap"),
         ({"tap": TAP}, "held by a running process, probably a node of lab: l2overlay status lab"),
         ({"addresses": (("eth0", ip_interface("10.1.0.1/16")),)}, r"eth0 has 10\.1\.0\.1/16"),
         ({"addresses": (("br-lab", ip_interface("10.1.0.1/16")),)}, r"br-lab has 10\.1\.0\.1/16"),
@@ -204,7 +183,7 @@ def test_a_tap_that_we_hold_ourselves_is_not_taken() -> None:
 
 def test_a_persistent_tap_gets_back_what_it_had() -> None:
     kept = dataclasses.replace(
-        TAP, persistent=True, up=False, mtu=1400, mac="52:54:00:00:00:07", master="br-other"
+        TAP, tap=TapState(persistent=True), up=False, mtu=1400, mac="52:54:00:00:00:07", master="br-other"
     )
     steps = Undo.of(plan_host(SPEC, state(tap=kept, bridge=OURS))).changes
     for step in (
@@ -233,8 +212,8 @@ def test_an_address_that_left_the_configuration_goes_only_if_we_had_put_it_there
         ({}, "adopted, and left in place"),
         ({"mtu": 1400}, "ip link set br-lab mtu 1500"),
         ({"mtu": 9000}, r"set mtu = 9000 in \[segment\]"),
-        ({"stp": True}, "runs STP"),
-        ({"vlan_filtering": True}, "bridge vlan add dev tap-lab"),
+        ({"bridge": BridgeState(stp=True)}, "runs STP"),
+        ({"bridge": BridgeState(vlan_filtering=True)}, "bridge vlan add dev tap-lab"),
     ],
 )
 def test_what_a_person_should_know_of_an_adopted_bridge_is_noted(
@@ -430,7 +409,7 @@ def test_a_bridge_of_ours_with_other_ports_stays_and_an_empty_one_goes(machine: 
         )
         kept = undo(steps, keep_used=True)
         assert [bridge.line for bridge in kept.kept] == ["the bridge br-lab, because guest0 is in it"]
-        assert is_ours(ADDRESSED, observe_host(ADDRESSED).bridge or pytest.fail("no bridge"))
+        assert ADDRESSED.is_ours(observe_host(ADDRESSED).bridge or pytest.fail("no bridge"))
         assert "10.1.0.1" not in machine.namespace.run(["ip", "addr"]).stdout
         assert [bridge.alias for bridge in marked_bridges()] == ["l2overlay lab"]
         machine.namespace.ip("link set guest0 nomaster")
@@ -450,9 +429,10 @@ def test_an_undo_that_cannot_be_done_is_told_after_all_others_were(machine: Mach
 NODE = """
 import sys, time
 from pathlib import Path
-from l2overlay.linux.changes import Undo
-from l2overlay.linux.host import apply_changes, observe_host, plan_host
+from l2overlay.linux.apply import apply_changes
+from l2overlay.linux.host import observe_host, plan_host
 from l2overlay.linux.tap import LinuxTap
+from l2overlay.linux.undo import Undo
 sys.path.insert(0, sys.argv[2])
 from tests.linux.test_host import ADDRESSED
 plan = plan_host(ADDRESSED, observe_host(ADDRESSED))
@@ -560,8 +540,8 @@ def test_without_net_admin_the_command_to_run_is_named(machine: Machine) -> None
 def test_a_host_that_refuses_a_change_for_want_of_privilege_says_so(machine: Machine) -> None:
     done = without_net_admin(
         machine.namespace,
-        "from l2overlay.linux.host import apply_changes",
-        "from l2overlay.linux.changes import CreateBridge",
+        "from l2overlay.linux.apply import apply_changes",
+        "from l2overlay.linux.features.bridge import CreateBridge",
         "apply_changes([CreateBridge('br0', '02:00:00:00:00:01', 1500, 'x')])",
     )
     assert "HostPermissionError: may not make the bridge br0" in done.stderr

@@ -26,11 +26,12 @@ from l2overlay.control import client
 from l2overlay.control.run_dir import RunDir, StampFile
 from l2overlay.dataplane.ethernet import PROBE_GROUP
 from l2overlay.errors import HostSetupError
-from l2overlay.linux.changes import AddAddress, Undo
+from l2overlay.linux.apply import Undone
+from l2overlay.linux.changes import AddAddress
 from l2overlay.linux.firewall import Firewall
-from l2overlay.linux.host import Undone
 from l2overlay.linux.link_counters import LinkCounters
 from l2overlay.linux.links import ChangeKind, LinkChange
+from l2overlay.linux.undo import Undo
 from l2overlay.node import node as node_module
 from l2overlay.node.journal import LineWriter
 from l2overlay.node.kernel_losses import KernelLosses

@@ -11,16 +11,15 @@ from l2overlay.linux.changes import (
     AddAddress,
     Change,
     RemoveAddress,
-    RemoveBridge,
-    RemoveFilter,
-    SetBridgeFlag,
     SetMac,
     SetMaster,
     SetMtu,
     SetSysctl,
     SetUp,
-    Undo,
 )
+from l2overlay.linux.features.bridge import RemoveBridge
+from l2overlay.linux.features.netfilter import RemoveFilter, SetBridgeFlag
+from l2overlay.linux.undo import Undo
 from l2overlay.node.site import load_undo
 from tests.fuzz.mutation import SCALARS, mutate_bytes, mutate_tree
 from tests.fuzz.scratch import scratch_folder

@@ -1,0 +1,94 @@
+"""What [filter] asks of the bridge: that its frames meet iptables. `firewall.py` installs and removes the rules themselves.
+
+Filtering is active if the sysctl or the bridge's own flag is set. The sysctl is every bridge's, and not ours to change.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from l2overlay.linux import firewall
+from l2overlay.linux.changes import Change
+from l2overlay.linux.feature import Feature, HostSpec
+from l2overlay.linux.state import NF_CALL_FLAGS, HostState
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ABSENT = re.compile(r"[A-Za-z0-9:, ]{0,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class SetBridgeFlag(Change):
+    """Let the frames of this one bridge meet iptables, or not: `nf_call_iptables` or `nf_call_ip6tables`."""
+
+    flag: str
+    on: bool
+    was: bool | None
+
+    @property
+    def line(self) -> str:
+        return f"set {self.flag} of {self.link} {'on' if self.on else 'off'}"
+
+    @property
+    def inverse(self) -> Change | None:
+        return (
+            None
+            if self.was is None
+            else SetBridgeFlag(self.link, self.flag, self.was, None, index=self.index)
+        )
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        return (type(self), self.link, self.index, self.flag)
+
+    @property
+    def is_plausible(self) -> bool:
+        return self.flag in NF_CALL_FLAGS
+
+    def apply(self, ipr: "IPRoute") -> None:
+        ipr.link("set", index=self.find_link(), kind="bridge", **{f"br_{self.flag}": int(self.on)})
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFilter(Change):
+    """Take away the iptables chains of a segment (`linux/firewall.py`); the undo of what `Firewall.install` does."""
+
+    segment: str
+    absent: str
+    """What of iptables' tables was not there at first, as `firewall.absent_parts` has it."""
+
+    @property
+    def line(self) -> str:
+        return f"remove the filter of {self.segment} from iptables"
+
+    @property
+    def inverse(self) -> None:
+        return None
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        return (type(self), self.segment)
+
+    @property
+    def is_plausible(self) -> bool:
+        return bool(_SEGMENT.fullmatch(self.segment)) and bool(_ABSENT.fullmatch(self.absent))
+
+    def apply(self, ipr: "IPRoute") -> None:
+        firewall.remove(self.segment, self.absent)
+
+
+class Netfilter(Feature):
+    """The flags of the bridge. They come before the TAP joins, so that no frame passes the rules unseen."""
+
+    undo_kinds = (SetBridgeFlag, RemoveFilter)
+
+    def plan(self, spec: HostSpec, state: HostState, made: Sequence[Change]) -> list[Change]:
+        if spec.filter is None:
+            return []
+        on = state.bridge.nf_call if state.bridge is not None else frozenset[str]()
+        index = state.bridge.index if state.bridge is not None else 0
+        off = [flag for flag in NF_CALL_FLAGS if flag not in on]
+        return [SetBridgeFlag(spec.bridge, flag, True, False, index=index) for flag in off]
