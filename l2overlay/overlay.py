@@ -48,6 +48,8 @@ from l2overlay.dataplane.ethernet import (
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.gate import Gate, Held
+from l2overlay.dataplane.link import Link
+from l2overlay.dataplane.microflows import Microflows
 from l2overlay.dataplane.offload import is_super_frame, segment_len
 from l2overlay.dataplane.outbox import frame_record
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
@@ -64,7 +66,6 @@ from l2overlay.dataplane.wire import (
     control_record,
 )
 from l2overlay.errors import ConfigError, Problem
-from l2overlay.microflows import Microflows
 from l2overlay.seams import Burst, Gather, Pieces, TapFrame
 
 SWEEP_INTERVAL = 30.0
@@ -162,12 +163,13 @@ class Overlay:
             raise ConfigError("peers.toml", (Problem(0, 0, "this node's own key has no [[peers]] stanza"),))
         self._local = LocalNode(context, now=now, wall_clock=wall_clock, last_stamp=last_stamp, random=random)
         self._local.mtu = segment.mtu
+        self._links = self._local.links
         self._max_frame_len = segment.mtu + ETHERNET_HEADER_LEN + TAGS_LEN
         self._switch = Switch(FilteringDatabase(segment.ageing_time), own_macs)
         self._gate: Gate | None = None
         self._microflows = Microflows(self._switch.fdb, self._max_frame_len)
         self._members = Membership(self._local, config, self._max_frame_len + CHECKSUM_LEN, now)
-        self._up: dict[Port, Peer] = {}
+        self._up: dict[Port, Link] = {}
         self._opened: tuple[Session, Address, list[bytes]] | None = None
         self._frames: list[Gather] = []
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
@@ -219,7 +221,7 @@ class Overlay:
         elif len(frames) == 1:
             burst = self._microflows.seal(frames[0], now)
             if burst is not None:
-                self._local.bursts.append(burst)
+                self._links.bursts.append(burst)
                 return True
         if self._own_datagrams is not None:
             frames = self._without_own(self._own_datagrams, frames, now)
@@ -237,7 +239,7 @@ class Overlay:
                 group = groups.setdefault(self._decide(frame, now), [])
                 by_header[frame[SWITCHED]] = group
             group.append(frame)
-        used: dict[Peer, None] = {}
+        used: dict[Link, None] = {}
         for decision, group in groups.items():
             if decision is FLOOD:
                 self._flood(group, used, now)
@@ -247,8 +249,8 @@ class Overlay:
                 self._send_to(decision, group, used, now)
                 if len(frames) == 1 and used and self._addresses_decide:
                     self._microflows.went_out(frames[0], self._up[decision], now)
-        for peer in used:
-            peer.flush(now, frames=True)
+        for link in used:
+            link.flush(now, frames=True)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._settle(now)
         return False
@@ -291,7 +293,7 @@ class Overlay:
             self._follow_loops(now)
         return kept
 
-    def _flood(self, frames: list[TapFrame], used: dict[Peer, None], now: float) -> None:
+    def _flood(self, frames: list[TapFrame], used: dict[Link, None], now: float) -> None:
         if not self._up or self._protection.loop.ring is not None:
             self._local.counters.drop(self._why_no_flood(), len(frames))
             return
@@ -302,13 +304,13 @@ class Overlay:
             # One record for all peers: a broadcast to a hundred of them takes 0.22 ms and not 0.30 (tests/bench, flood).
             record = frame_record(frame, MIN_CAPACITY)
             size = len(frame) - VIRTIO_LEN
-            for peer in self._up.values():
+            for link in self._up.values():
                 if record is None:
-                    self._pack(peer, [frame])
+                    self._pack(link, [frame])
                     continue
-                peer.outbox.add_record(record)
-                peer.counters.tx_frames += 1
-                peer.counters.tx_bytes += size
+                link.outbox.add_record(record)
+                link.counters.tx_frames += 1
+                link.counters.tx_bytes += size
 
     def _why_no_flood(self) -> DropReason:
         """Of a node that floods to nobody."""
@@ -328,27 +330,27 @@ class Overlay:
                 self._local.counters.drop(refused)
         return passing
 
-    def _send_to(self, port: Port, frames: list[TapFrame], used: dict[Peer, None], now: float) -> None:
-        peer = self._up.get(port)
-        if peer is not None:
-            self._pack(peer, frames)
-            used[peer] = None
+    def _send_to(self, port: Port, frames: list[TapFrame], used: dict[Link, None], now: float) -> None:
+        link = self._up.get(port)
+        if link is not None:
+            self._pack(link, frames)
+            used[link] = None
             return
-        waiting = self._members.peers[PeerKey(port)]
+        waiting = self._links.by_key[PeerKey(port)]
         closed = self._protection.closed.get(port)
         for frame in frames:
             reason = closed or waiting.enqueue(frame, now)
             if reason is not None:
                 waiting.counters.drop(reason)
 
-    def _pack(self, peer: Peer, frames: list[TapFrame]) -> None:
-        counters, limit = peer.counters, VIRTIO_LEN + self._max_frame_len
+    def _pack(self, link: Link, frames: list[TapFrame]) -> None:
+        counters, limit = link.counters, VIRTIO_LEN + self._max_frame_len
         if max(map(len, frames)) > limit:
             fitting = [frame for frame in frames if len(frame) <= limit or not self._is_giant(frame)]
             if len(fitting) < len(frames):
                 counters.drop(DropReason.GIANT_FRAME, len(frames) - len(fitting))
             frames = fitting
-        refused = peer.outbox.add_all(frames)
+        refused = link.outbox.add_all(frames)
         counters.tx_frames += len(frames)
         counters.tx_bytes += _bytes_in(frames)
         for frame, reason in refused:
@@ -387,15 +389,15 @@ class Overlay:
         data = burst.buffers[0]
         if len(data) > burst.datagram_size or len(burst.buffers) > 1:
             return False
-        session = self._local.sessions.get(int.from_bytes(data[4:8], "little"))
+        session = self._links.sessions.get(int.from_bytes(data[4:8], "little"))
         if session is None or session.created_time + REJECT_TIME <= now:
             return False
         plaintext = session.open_alone_untrusted(data)
         if plaintext is None:
             return False
-        peer = self._members.peers[session.peer]
-        peer.counters.rx_datagrams += 1
-        frame = self._microflows.unpack_untrusted(plaintext, peer, session, burst.address, now)
+        link = self._links.by_key[session.peer]
+        link.counters.rx_datagrams += 1
+        frame = self._microflows.unpack_untrusted(plaintext, link, session, burst.address, now)
         if frame is not None:
             self._frames.append((frame,))
         else:
@@ -417,21 +419,12 @@ class Overlay:
             self._local.counters.rx_datagrams += 1
             self._members.receive_untrusted(data[at : at + size], address, now)
             return at + size
-        session = self._local.sessions.get(int.from_bytes(data[at + 4 : at + 8], "little"))
+        session = self._links.sessions.get(int.from_bytes(data[at + 4 : at + 8], "little"))
         if session is None:
             self._refuse(self._local.counters, DropReason.UNKNOWN_SESSION)
             return at + size
-        peer = self._members.peers[session.peer]
-        if session.created_time + REJECT_TIME <= now:
-            self._refuse(peer.counters, DropReason.EXPIRED_SESSION)
-            return at + size
-        strange = address != peer.endpoint and address != session.address
-        plaintexts, end = session.open_untrusted(data, at, size, peer.counters, now=now, strange=strange)
-        if end == at:
-            # Its index is right, and still it is not of this session: its reserved bytes are not zero.
-            self._refuse(peer.counters, DropReason.BAD_RESERVED)
-            return at + size
-        peer.counters.rx_datagrams += -(-(end - at) // size)
+        link = self._links.by_key[session.peer]
+        plaintexts, end = link.open_untrusted(session, data, at, size, address, now)
         if plaintexts:
             self._collect_opened(session, address, plaintexts, now)
         return end
@@ -461,15 +454,15 @@ class Overlay:
             return
         (session, address, plaintexts), self._opened = self._opened, None
         peer = self._members.peers[session.peer]
-        has_answer = peer.authenticated(session, now)
-        received = peer.inbox.receive_untrusted(plaintexts, now)
+        has_answer = peer.received_datagram(session, now)
+        received = peer.link.inbox.receive_untrusted(plaintexts, now)
         if received.frames:
             peer.received_frames(now)
-            self._accept_frames(peer, received.frames, now)
+            self._accept_frames(peer.link, received.frames, now)
         controls = received.controls
         if len(controls) > 1:
             controls = _with_one_challenge(controls)
-        is_used = not controls or peer.uses(session)
+        is_used = not controls or peer.link.uses(session)
         for kind, body in controls:
             if not is_used:
                 peer.receive_former_control(kind, body, address, now)
@@ -477,13 +470,13 @@ class Overlay:
                 self._receive_lan(peer, body)
             else:
                 peer.receive_control(kind, body, address, now)
-        if address != peer.endpoint and not any(kind is Record.PATH_CHALLENGE for kind, _ in controls):
+        if address != peer.link.endpoint and not any(kind is Record.PATH_CHALLENGE for kind, _ in controls):
             peer.heard_at(address, sum(map(len, plaintexts)), now)
         if has_answer or controls:
-            peer.flush(now)
+            peer.link.flush(now)
 
-    def _accept_frames(self, peer: Peer, frames: list[Pieces], now: float) -> None:
-        counters, port, protection = peer.counters, Port(peer.key), self._protection
+    def _accept_frames(self, link: Link, frames: list[Pieces], now: float) -> None:
+        counters, port, protection = link.counters, Port(link.key), self._protection
         if port in protection.closed:
             counters.drop(protection.closed[port], len(frames))
             return
@@ -508,14 +501,14 @@ class Overlay:
                 accepted.append(frame)
                 accepted_len += length
             else:
-                self._keep_back(frame, verdict, peer)
+                self._keep_back(frame, verdict, link)
         if (
             len(frames) == 1
             and len(accepted) > before
             and verdicts[switched] is None
             and self._addresses_decide
         ):
-            self._microflows.came_in(frames[0][0], peer, now)
+            self._microflows.came_in(frames[0][0], link, now)
         counters.rx_frames += len(accepted) - before
         counters.rx_bytes += accepted_len - VIRTIO_LEN * (len(accepted) - before)
 
@@ -525,15 +518,15 @@ class Overlay:
         storm = self._protection.storm
         return None if storm is None else storm.refuse(head, size, port, now)
 
-    def _keep_back(self, frame: Pieces, verdict: DropReason | Held, peer: Peer) -> None:
+    def _keep_back(self, frame: Pieces, verdict: DropReason | Held, link: Link) -> None:
         """Drop a frame for its reason, or hold it until the kernel's filter knows its station."""
         if isinstance(verdict, Held):
             assert self._gate is not None  # it said so
-            refused = self._gate.hold(frame, MacAddress(frame[0][SOURCE]), Port(peer.key))
+            refused = self._gate.hold(frame, MacAddress(frame[0][SOURCE]), Port(link.key))
             if refused is None:
                 return
             verdict = refused
-        peer.counters.drop(verdict)
+        link.counters.drop(verdict)
 
     def _judge(self, head: bytes, port: Port, now: float) -> DropReason | Held | Flood | None:
         """FLOOD: it passes, if not too much does; the bridge will flood it."""
@@ -573,8 +566,8 @@ class Overlay:
         """The UDP socket had no room for `count` datagrams, which came before those of the next `receive_datagrams`."""
         self._local.counters.rx_datagrams += count
         self._local.counters.drop(DropReason.RECEIVE_OVERFLOW, count)
-        for peer in self._up.values():
-            peer.reception.overflowed()
+        for port in self._up:
+            self._members.peers[PeerKey(port)].reception.overflowed()
 
     def flood_filtered(self, count: int) -> None:
         """The kernel dropped `count` datagrams by the filter that `known_addresses` are the exceptions of."""
@@ -598,7 +591,7 @@ class Overlay:
 
     def bursts_to_send(self) -> list[Burst]:
         """What must leave now; empties the outbox."""
-        bursts, self._local.bursts = self._local.bursts, []
+        bursts, self._links.bursts = self._links.bursts, []
         return bursts
 
     def frames_to_deliver(self) -> list[Gather]:
@@ -655,15 +648,15 @@ class Overlay:
     def _peer_came_up(self, peer: Peer, now: float) -> None:
         closed = self._protection.closed.get(Port(peer.key))
         if closed is None:
-            self._up[Port(peer.key)] = peer
-        frames = peer.drain_queue()
+            self._up[Port(peer.key)] = peer.link
+        frames = peer.link.waiting.take()
         if frames and closed is not None:
             peer.counters.drop(closed, len(frames))
         elif frames:
-            self._pack(peer, frames)
+            self._pack(peer.link, frames)
         self._protection.loop.hurry(now)
         self._protection.loop.tell(peer.key)
-        peer.flush(now, frames=True)
+        peer.link.flush(now, frames=True)
 
     def _tell_moves(self) -> None:
         for key, old, new in self._switch.moves:
@@ -682,12 +675,12 @@ class Overlay:
         loop = self._protection.loop
         if not loop.enabled or loop.next_probe > now:
             return
-        self._frames.append([loop.probe([peer.key for peer in self._up.values()], now)])
+        self._frames.append([loop.probe([link.key for link in self._up.values()], now)])
         keys, body = loop.lan_records()
         for peer in (self._members.peers[key] for key in keys if key in self._members.peers):
             if peer.up and peer.features & FEATURE_LAN:
-                peer.outbox.add_record(control_record(Record.LAN, body))
-                peer.flush(now)
+                peer.link.outbox.add_record(control_record(Record.LAN, body))
+                peer.link.flush(now)
 
     def _follow_loops(self, now: float) -> None:
         up = [peer.key for peer in self._members if peer.up]
@@ -699,7 +692,7 @@ class Overlay:
         """Frames go to every peer that is up and not closed."""
         closed = self._protection.closed
         self._microflows.forget()  # after any change of what protects, too
-        self._up = {Port(p.key): p for p in self._members if p.up and Port(p.key) not in closed}
+        self._up = {Port(p.key): p.link for p in self._members if p.up and Port(p.key) not in closed}
 
     def _receive_lan(self, peer: Peer, body: bytes) -> None:
         if self._protection.loop.receive_lan(peer.key, body):
@@ -747,7 +740,7 @@ class Overlay:
         """Queue a BYE to every peer that has a session."""
         self._catch_up(now)
         for peer in self._members:
-            peer.say_bye(now)
+            peer.say_bye()
 
     def _set_static_stations(self, old: Sequence[PeerConfig], new: Sequence[PeerConfig], now: float) -> None:
         before = {(mac, peer.public_key) for peer in old for mac in peer.macs}
@@ -791,18 +784,18 @@ class Overlay:
         return PeerStatus(
             key=peer.key,
             name=peer.config.name,
-            endpoint=peer.endpoint,
+            endpoint=peer.link.endpoint,
             up=peer.up,
             reason=peer.reason,
             next_try=max(0.0, peer.next_init - now) if waiting else None,
             rtt=peer.liveness.rtt,
             last_heard=None if peer.liveness.last_heard is None else now - peer.liveness.last_heard,
-            session_age=None if peer.current is None else now - peer.current.created_time,
+            session_age=None if peer.link.current is None else now - peer.link.current.created_time,
             datagram_size=peer.path.size,
             path_too_small=peer.path.is_too_small,
             cars=peer.trains.cars,
             stations=self._switch.fdb.count(Port(peer.key)),
-            queued_frames=len(peer.queue),
+            queued_frames=len(peer.link.waiting),
             counters=peer.counters,
             two_hosts=peer.two_hosts(now),
             left=None if peer.left_time is None else now - peer.left_time,

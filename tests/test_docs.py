@@ -43,10 +43,12 @@ CONSTANT_MODULES = (
     "controlplane.reception",
     "controlplane.roaming",
     "dataplane.inbox",
+    "dataplane.link",
     "dataplane.outbox",
     "dataplane.replay",
     "dataplane.session",
     "dataplane.train",
+    "dataplane.waiting",
     "dataplane.wire",
     "config.limits",
 )
@@ -116,7 +118,8 @@ NOT_IN_TABLES = {
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CONSTANT_MODULES if re.search("peer|live|path|memb|local|box", name)]
+    "name",
+    [name for name in CONSTANT_MODULES if re.search("peer|live|path|memb|local|box|link|waiting", name)],
 )
 def test_every_timer_and_limit_of_the_core_is_in_the_document(name: str) -> None:
     source = Path(str(module(name).__file__)).read_text()

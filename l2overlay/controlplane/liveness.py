@@ -15,6 +15,8 @@ direction.
 
 from math import inf
 
+from l2overlay.dataplane.link import Traffic
+
 PING_INTERVAL = 1.0
 """A peer that is killed under traffic, or no longer hears us, is found so much later than one that is idle."""
 QUIET_TIME = 1.5
@@ -28,34 +30,20 @@ PING_RETRY = 0.2
 """At half of all datagrams lost one try in four succeeds, and 30 of them fail once in 5000 times."""
 
 
-class Liveness:
+class Liveness(Traffic):
     """Of one peer that is up. The owner sends the PINGs and tells what comes."""
 
-    __slots__ = (
-        "_next_ping",
-        "_pings",
-        "expects_frames",
-        "interval",
-        "last_heard",
-        "next_with_frames",
-        "rtt",
-        "unanswered_since",
-    )
+    __slots__ = ("_next_ping", "_pings", "interval", "rtt", "unanswered_since")
 
     def __init__(self, interval: float) -> None:
+        super().__init__()
         self.interval = interval
         """Seconds at most between PINGs of an idle pair; 0 is none."""
-        self.last_heard: float | None = None
-        """When the last genuine datagram came."""
         self.rtt: float | None = None
         self.unanswered_since = inf
         """When the oldest PING left that wants an answer."""
         self._pings: dict[int, float] = {}
         self._next_ping = inf
-        self.next_with_frames = inf
-        """From then on frames that leave take a PING along."""
-        self.expects_frames = False
-        """Frames came since the last PING of ours: more of them, or PINGs, are to be expected. Set by the owner."""
 
     def set_interval(self, interval: float, now: float) -> None:
         """Another `persistent_keepalive`; it counts from now."""

@@ -1,7 +1,7 @@
 """Our own side of every handshake: identity, stamps, session indices, and what leaves the control plane.
 
 One `LocalNode` is shared by all peers of a node. It holds what must be unique (stamps, indices) and collects what the
-peers produce (bursts, events), so that a `Peer` needs to know nothing else of the node.
+peers produce (bursts in `links`, events), so that a `Peer` needs to know nothing else of the node.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from l2overlay.controlplane.events import Cause, Event
 from l2overlay.controlplane.handshake import HandshakeContext, PendingHandshake
 from l2overlay.controlplane.refusals import Refusals
 from l2overlay.counters import Counters
-from l2overlay.dataplane.session import Session
+from l2overlay.dataplane.link import Links
 from l2overlay.seams import Burst
 
 INIT_RATE = 40.0
@@ -38,10 +38,9 @@ class LocalNode:
         self.random = random
         self.counters = Counters()
         """Of what belongs to no peer; each peer counts its own."""
-        self.bursts: list[Burst] = []
+        self.links = Links()
         self.events: list[Event] = []
         """What happened since the overlay last looked."""
-        self.sessions: dict[int, Session] = {}
         self.pending: dict[int, PendingHandshake] = {}
         """INITs that wait for their RESP, by our index."""
         self.stamp = last_stamp
@@ -62,7 +61,7 @@ class LocalNode:
         """A session index that is not in use; random, so that strangers cannot guess it."""
         while True:
             index = int.from_bytes(self.random(4), "little")
-            if index not in self.sessions and index not in self.pending:
+            if index not in self.links.sessions and index not in self.pending:
                 return index
 
     def jitter(self) -> float:
@@ -75,7 +74,7 @@ class LocalNode:
 
     def send(self, address: Address, datagram: bytes) -> None:
         """A handshake datagram."""
-        self.bursts.append(Burst(address, len(datagram), [datagram]))
+        self.links.bursts.append(Burst(address, len(datagram), [datagram]))
         self.counters.tx_datagrams += 1
 
     def refuse(self, cause: Cause, address: Address, peer: PeerKey | None, now: float) -> None:

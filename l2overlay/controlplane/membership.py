@@ -209,7 +209,7 @@ class Membership:
         )
         peer.last_stamp, peer.features = received.stamp, received.features
         self._local.send(address, datagram)
-        peer.invited(keys, index, received.sender, address, now)
+        peer.received_init(keys, index, received.sender, address, now)
 
     def _receive_resp(self, datagram: bytes, address: Address, now: float) -> DropReason | None:
         pending = self._local.pending.get(resp_receiver_untrusted(datagram))
@@ -221,7 +221,7 @@ class Membership:
         except DatagramError:
             peer.answer_unreadable(address, now)
             raise
-        peer.answered(pending, keys, remote_index, address, now)
+        peer.received_resp(pending, keys, remote_index, address, now)
         return None
 
     def _receive_cookie(self, datagram: bytes, now: float) -> DropReason | None:
@@ -239,6 +239,6 @@ class Membership:
             self.peers[config.public_key] = Peer(config, self._local, self._max_frame_len, now)
 
     def _remove(self, peer: Peer, now: float) -> None:
-        peer.say_bye(now)
+        peer.say_bye()
         peer.retire(now)
         self._local.counters.add(peer.counters)

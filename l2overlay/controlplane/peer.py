@@ -1,9 +1,4 @@
-"""One peer: its sessions, its timers, its address and its path.
-
-Sessions have three places (WireGuard paper, section 6.3). As initiator we use a session at once, it becomes `current`; as
-responder it waits in `next` until the first datagram under it proves that the initiator has the keys; those before are
-`previous` and still open what was under way. There may be several: when both ends start a handshake at the same moment
-two sessions come of it, each end sends under another one, and so does the next pair that replaces them.
+"""One peer: its handshakes, its timers, its address and its path. What carries its frames is its `Link`.
 
 A record that changes state (BYE, LAN, RECEPTION, and that a PING puts off ours) counts only under a session that the peer
 may still use, which is the current session or the other one of its pair: somebody on the path can hold a datagram back and
@@ -48,13 +43,10 @@ from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.path_mtu import PathMtu
 from l2overlay.controlplane.reception import Reception, TrainLength
 from l2overlay.controlplane.roaming import MIN_QUESTION, Roaming
-from l2overlay.counters import Counters, DropReason
-from l2overlay.dataplane.inbox import Inbox
-from l2overlay.dataplane.outbox import Outbox
-from l2overlay.dataplane.session import REJECT_TIME, Session
+from l2overlay.counters import Counters
+from l2overlay.dataplane.link import Link
+from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.wire import (
-    BASE_SIZE,
-    DATA_OVERHEAD,
     PING_TOKEN,
     PROBE_TOKEN,
     RECEPTION,
@@ -62,7 +54,6 @@ from l2overlay.dataplane.wire import (
     control_record,
     path_probe,
 )
-from l2overlay.seams import TapFrame
 
 # Specification constants: the protocol depends on them (design.md, section 4).
 REKEY_TIME = 120.0
@@ -96,19 +87,11 @@ of which the cryptography is 0.17; woken four times a second instead of forty it
 DOWN_SPREAD = 0.5
 """A peer that went down is tried again within so many seconds: an expired session is replaced within 1 s."""
 MAX_PENDING = 4
-"""INITs that may still be answered, and of a peer's INITs those that it may still use: on a path with a round trip of
-up to 2.4 s the answer comes after the next INIT has left."""
-MAX_PREVIOUS = 3
-"""The other one of the pair in use, and the pair before it."""
-PAIR_TIME = 3.0
-"""Two sessions of which each end made one, within so many seconds, are a pair: either may be the one that the peer uses."""
+"""INITs that may still be answered: on a path with a round trip of up to 2.4 s the answer comes after the next has left."""
 UNCONFIRMED_INITS = 4
 UNHEARD_TIME = 2.0
 """Ten PINGs. So many INITs that we answered in vain, and so long without a PONG: it does not hear us. Old INITs that
 somebody sends us again do not count, because the genuine peer answers the PINGs."""
-MAX_QUEUED_FRAMES = 64
-MAX_QUEUED_BYTES = 128 * 1024
-QUEUE_TIME = 1.0
 CALL_BACK_INTERVAL = 1.0
 """A peer whose stamps are behind is called at most so often."""
 FOLLOW_TIME = 1.0
@@ -129,16 +112,11 @@ class Peer:
         self.config = config
         self.key: PeerKey = config.public_key
         self.counters = Counters()
-        self.outbox = Outbox(BASE_SIZE)
-        self.inbox = Inbox(self.counters, max_frame_len)
-        self.endpoint: Address | None = None
+        self.liveness = Liveness(config.persistent_keepalive)
+        self.link = Link(self.key, local.links, self, self.liveness, self.counters, max_frame_len)
         self.configured: Address | None = None
-        self.current: Session | None = None
-        self.previous: deque[Session] = deque()
-        self.next: deque[Session] = deque()
         self.up = False
         self.reason = "not tried yet"
-        self.liveness = Liveness(config.persistent_keepalive)
         self.last_stamp = 0
         self.features = 0
         """Of its latest handshake."""
@@ -148,8 +126,6 @@ class Peer:
         self._told_too_small = False
         self.reception = Reception()
         self.trains = TrainLength()
-        self.queue: deque[tuple[float, TapFrame]] = deque()
-        self._queued_bytes = 0
         self._local = local
         self._pending: deque[PendingHandshake] = deque()
         self._attempts = 0
@@ -170,61 +146,33 @@ class Peer:
         self.liveness.set_interval(config.persistent_keepalive, now)
         self.wake_at(self.liveness.deadline())
 
-    # -- frames ------------------------------------------------------------------------------------------------
+    # -- what the link asks for, and what leaves by it -----------------------------------------------------------
 
-    def enqueue(self, frame: TapFrame, now: float) -> DropReason | None:
-        """Keep a frame for the session to come, within bounds; otherwise why not."""
-        if self.endpoint is None:
-            return DropReason.PEER_DOWN
-        if len(self.queue) >= MAX_QUEUED_FRAMES or self._queued_bytes + len(frame) > MAX_QUEUED_BYTES:
-            return DropReason.QUEUE_FULL
-        self.queue.append((now, frame))
-        self._queued_bytes += len(frame)
-        self.wake_at(now + QUEUE_TIME)
-        return None
+    def wake_at(self, deadline: float) -> None:
+        """Ask for `handle_timer` at `deadline` or earlier."""
+        if deadline < self.wakeup:
+            self.wakeup = deadline
+            self._local.arm(deadline)
 
-    def drain_queue(self) -> list[TapFrame]:
-        """The frames that waited; empties the queue."""
-        frames = [frame for _, frame in self.queue]
-        self.queue.clear()
-        self._queued_bytes = 0
-        return frames
+    def add_ping(self, now: float) -> None:
+        """Put a PING into the outbox."""
+        token = int.from_bytes(self._local.random(8), "little")
+        self.liveness.sent_ping(token, now)
+        self.link.outbox.add_record(control_record(Record.PING, PING_TOKEN.pack(token)))
+        self.wake_at(self.liveness.deadline())
 
-    def flush(self, now: float, *, frames: bool = False) -> None:
-        """Seal and hand over what the outbox holds. `frames` says that frames are in it: a PING may go with them."""
-        if frames and now >= self.liveness.next_with_frames:
-            self._add_ping(now)
-        plaintexts = self.outbox.take()
-        session = self.current
-        if not plaintexts or session is None or self.endpoint is None:
-            return
-        if len(plaintexts) == 1 and len(plaintexts[0]) <= self.outbox.datagram_size - DATA_OVERHEAD:
-            self._local.bursts.append(session.seal_alone(plaintexts[0], self.endpoint))
-            self.counters.tx_datagrams += 1
-        else:
-            bursts, count = session.seal_bursts(plaintexts, self.endpoint, self.outbox.datagram_size)
-            self._local.bursts += bursts
-            self.counters.tx_datagrams += count
-        if len(plaintexts[0]) + DATA_OVERHEAD > BASE_SIZE:
-            self.path.used_large()
-            self.wake_at(self.path.deadline())
+    def sent_large(self) -> None:
+        """Datagrams left that are larger than the base size: whether they arrive is verified."""
+        self.path.used_large()
+        self.wake_at(self.path.deadline())
 
-    def say_bye(self, now: float) -> None:
-        """We leave, or the peer is to: it flushes our stations at once instead of after its timeout.
+    def _send_ping(self, now: float) -> None:
+        self.add_ping(now)
+        self.link.flush(now)
 
-        Under every session, because each end may use another one, and believes a BYE under its own.
-        """
-        endpoint = self.endpoint
-        if self.current is None or endpoint is None:
-            return
-        for session in (self.current, *self.previous, *self.next):
-            self._local.bursts.append(session.seal_alone(control_record(Record.BYE), endpoint))
-            self.counters.tx_datagrams += 1
-
-    def _send_plaintext(self, plaintext: bytes, address: Address, now: float) -> None:
-        assert self.current is not None
-        self._local.bursts.append(self.current.seal_alone(plaintext, address))
-        self.counters.tx_datagrams += 1
+    def say_bye(self) -> None:
+        """We leave, or the peer is to: it flushes our stations at once instead of after its timeout."""
+        self.link.send_under_every_session(control_record(Record.BYE))
 
     # -- handshake ---------------------------------------------------------------------------------------------
 
@@ -232,13 +180,13 @@ class Peer:
         """Where to send INITs. A peer that is up keeps the address that it proved until it has answered at a new one."""
         is_new, self.configured = address != self.configured, address
         if self.up and is_new:
-            known = address is not None and _same_host(address, self.endpoint)
+            known = address is not None and _same_host(address, self.link.endpoint)
             self._roaming.want(None if known else address, now)
             self._ask_endpoint(now)
-        if self.up or address is None or address == self.endpoint:
+        if self.up or address is None or address == self.link.endpoint:
             return
         self._count_unanswered(-1)
-        self.endpoint = address
+        self.link.endpoint = address
         self._count_unanswered(+1)
         self.path.set_limit(DEFAULT_PATH_LIMIT[6 if ":" in address.host else 4], now)
         self.try_at(now + delay)
@@ -259,17 +207,17 @@ class Peer:
 
     def try_at(self, time: float) -> None:
         """Send an INIT at `time`, unless one is due earlier."""
-        if self.endpoint is not None and time < self.next_init:
+        if self.link.endpoint is not None and time < self.next_init:
             self.next_init = time
             self.wake_at(time)
 
     def start_handshake(self, now: float) -> None:
         """Send an INIT. Earlier ones may still be answered."""
-        if self.endpoint is None:
+        if self.link.endpoint is None:
             self.next_init = inf
             return
         pending = self._initiate(now)
-        self._local.send(self._init_target(self.endpoint), pending.datagram)
+        self._local.send(self._init_target(self.link.endpoint), pending.datagram)
         if not self._attempts:
             self._asked_time = now
         self._attempts += 1
@@ -313,7 +261,7 @@ class Peer:
             return deadline
         return ceil(deadline / GATHERED_EVERY) * GATHERED_EVERY
 
-    def answered(
+    def received_resp(
         self,
         pending: PendingHandshake,
         keys: SessionKeys,
@@ -324,20 +272,20 @@ class Peer:
         """A genuine RESP: the session is current at once, and a PING under it confirms the keys to the responder."""
         if not self.up and self._called_back is not None and self._called_back[0] == pending.sender:
             self._take_endpoint(self._called_back[1])
-        session = self._make_session(keys, pending.sender, remote_index, address, now, initiator=True)
-        self._replace_current(session)
+        self.link.use(self._make_session(keys, pending.sender, remote_index, address, now, initiator=True))
+        self._allow_trains()
         self.liveness.last_heard = now
-        if not self.up and _same_host(address, self.endpoint):
+        if not self.up and _same_host(address, self.link.endpoint):
             # Not every INIT leaves from the same address of ours: this one's path works.
-            self.endpoint = address
+            self.link.endpoint = address
         self._confirm(now)
         self._send_ping(now)
 
-    def invited(self, keys: SessionKeys, index: int, remote_index: int, address: Address, now: float) -> None:
+    def received_init(
+        self, keys: SessionKeys, index: int, remote_index: int, address: Address, now: float
+    ) -> None:
         """A genuine INIT, and our RESP is on its way: the session waits for the initiator's first datagram."""
-        if len(self.next) >= MAX_PENDING:
-            self._drop_session(self.next.popleft())
-        self.next.append(self._make_session(keys, index, remote_index, address, now, initiator=False))
+        self.link.expect(self._make_session(keys, index, remote_index, address, now, initiator=False))
         self._unconfirmed_inits += 1
         if self.up:
             self._check_half_open(now)
@@ -361,7 +309,7 @@ class Peer:
     def _take_endpoint(self, address: Address) -> None:
         """Of a peer that is down: where it is."""
         self._count_unanswered(-1)
-        self.endpoint = address
+        self.link.endpoint = address
         self._count_unanswered(+1)
 
     def _check_half_open(self, now: float) -> None:
@@ -404,26 +352,13 @@ class Peer:
             created_time=now,
             address=address,
         )
-        self._local.sessions[index] = session
         self.wake_at(self._rekey_time(session))
         return session
 
-    def _replace_current(self, session: Session) -> None:
-        if self.current is not None:
-            self.previous.append(self.current)
-        self.current = session
-        if not self.features & FEATURE_TRAIN:  # it may have come back as an older version
+    def _allow_trains(self) -> None:
+        """Unless it came back as an older version."""
+        if not self.features & FEATURE_TRAIN:
             self._forget_reception()
-        while len(self.previous) > MAX_PREVIOUS:
-            self._drop_session(self.previous.popleft())
-
-    def _drop_session(self, session: Session) -> None:
-        session.close(self.counters)
-        del self._local.sessions[session.local_index]
-
-    def _drop_next(self) -> None:
-        while self.next:
-            self._drop_session(self.next.popleft())
 
     def _stop_handshake(self) -> None:
         """No INIT is wanted any more, and the answers to those under way neither."""
@@ -441,12 +376,12 @@ class Peer:
         self.liveness.answered(now)
         if self.up:
             return
-        assert self.endpoint is not None
+        assert self.link.endpoint is not None
         self._count_unanswered(-1)
         self.up = True
         self.reason = ""
         self._restart_path(now)
-        self._local.events.append(PeerUp(self.key, self.endpoint))
+        self._local.events.append(PeerUp(self.key, self.link.endpoint))
         self._came(now)
         theirs, ours = self.mtu, self._local.mtu
         if theirs and ours and theirs != ours:
@@ -454,9 +389,11 @@ class Peer:
 
     def _came(self, now: float) -> None:
         """The peer has proven where it is."""
-        assert self.endpoint is not None
-        if self.current is not None:
-            two = self._roaming.came(self.endpoint._replace(local=""), self.current.local_index, now)
+        assert self.link.endpoint is not None
+        if self.link.current is not None:
+            two = self._roaming.came(
+                self.link.endpoint._replace(local=""), self.link.current.local_index, now
+            )
             if two is not None:
                 self._local.events.append(PeerOnTwoHosts(self.key, *two))
 
@@ -471,12 +408,7 @@ class Peer:
 
     def go_down(self, reason: str, now: float) -> None:
         """No session any more. The owner flushes its stations when it sees the event."""
-        if self.current is not None:
-            self._drop_session(self.current)
-        while self.previous:
-            self._drop_session(self.previous.popleft())
-        self.current = None
-        self.outbox.take()
+        self.link.go_down()
         self.liveness.stop()
         self._roaming.stop()
         self.reason = reason
@@ -486,7 +418,7 @@ class Peer:
         self._attempts = 0
         self._asking = False
         self._unconfirmed_inits = 0
-        self.endpoint = self.configured or self.endpoint
+        self.link.endpoint = self.configured or self.link.endpoint
         self._count_unanswered(+1)
         self._local.events.append(PeerDown(self.key, reason))
         self.try_at(now + max(DOWN_SPREAD, self._local.retry_floor()) * self._local.jitter())
@@ -496,24 +428,20 @@ class Peer:
         self.go_down("it was removed", now)
         self._count_unanswered(-1)
         self._stop_handshake()
-        self._drop_next()
-        if waiting := len(self.drain_queue()):
-            self.counters.drop(DropReason.PEER_DOWN, waiting)
-        self.endpoint = self.configured = None
+        self.link.close()
+        self.configured = None
         self.wakeup = inf
 
     def _count_unanswered(self, change: int) -> None:
-        if not self.up and self.endpoint is not None:
+        if not self.up and self.link.endpoint is not None:
             self._local.unanswered += change
 
     # -- datagrams that verified -------------------------------------------------------------------------------
 
-    def authenticated(self, session: Session, now: float) -> bool:
-        """Datagrams of `session` verified. Promotes `next`. Says whether `flush` has work to do."""
-        if session in self.next and not self._is_former(session):
-            self.next.remove(session)
-            self._drop_next()
-            self._replace_current(session)
+    def received_datagram(self, session: Session, now: float) -> bool:
+        """Datagrams of `session` verified. Returns True if the link has something to flush."""
+        if self.link.next and self.link.confirm(session):
+            self._allow_trains()
             if not self.up:
                 self._take_endpoint(session.address)
             self._confirm(now)
@@ -521,28 +449,14 @@ class Peer:
         if self.features & FEATURE_TRAIN:
             report = self.reception.report(session, now)
             if report is not None:
-                self.outbox.add_record(control_record(Record.RECEPTION, RECEPTION.pack(*report)))
+                self.link.outbox.add_record(control_record(Record.RECEPTION, RECEPTION.pack(*report)))
                 return True
         return False
-
-    def _is_former(self, session: Session) -> bool:
-        """Whether the present session was made so much later that the peer has no use for this one."""
-        return self.current is not None and session.created_time + PAIR_TIME < self.current.created_time
-
-    def uses(self, session: Session) -> bool:
-        """Whether the peer may send by `session`, as far as we know. If not, it is of before."""
-        current = self.current
-        if session is current or current is None:
-            return current is not None
-        return (
-            session.initiator != current.initiator
-            and abs(session.created_time - current.created_time) <= PAIR_TIME
-        )
 
     def receive_former_control(self, kind: Record, body: bytes, address: Address, now: float) -> None:
         """One control record of a session that the peer does not use any more: questions are answered, and answers taken."""
         if kind is Record.PING:
-            self.outbox.add_record(control_record(Record.PONG, body))
+            self.link.outbox.add_record(control_record(Record.PONG, body))
         elif kind is Record.BYE:
             if self.up:
                 self._send_ping(now)
@@ -559,12 +473,12 @@ class Peer:
         """One control record of an authentic datagram. The answers leave with the next `flush`."""
         if kind is Record.PING:
             self.liveness.received_ping(now)
-            self.outbox.add_record(control_record(Record.PONG, body))
+            self.link.outbox.add_record(control_record(Record.PONG, body))
         elif kind is Record.PATH_PROBE:
-            self.outbox.add_record(control_record(Record.PATH_ACK, body))
+            self.link.outbox.add_record(control_record(Record.PATH_ACK, body))
         elif kind is Record.PATH_CHALLENGE:
-            if self.current is not None and self._roaming.may_answer(now):
-                self._send_plaintext(control_record(Record.PATH_RESPONSE, body), address, now)
+            if self.link.current is not None and self._roaming.may_answer(now):
+                self.link.send_alone(control_record(Record.PATH_RESPONSE, body), address)
         elif kind is Record.PONG:
             self._receive_pong(body, now)
         elif kind is Record.PATH_ACK:
@@ -576,7 +490,7 @@ class Peer:
         elif kind is Record.RECEPTION and self.features & FEATURE_TRAIN:
             used, opened = RECEPTION.unpack(body)
             if self.trains.reported_untrusted(used, opened, self.path.size, now):
-                self.outbox.resize(self.path.size, self.trains.cars)
+                self.link.outbox.resize(self.path.size, self.trains.cars)
         elif kind is Record.BYE:
             self.left_time = now
             self.go_down("it left", now)
@@ -590,22 +504,20 @@ class Peer:
 
     def addresses(self) -> Iterator[Address]:
         """Where it is, may be, or has just been asked."""
-        sessions = (
-            session.address for session in (self.current, *self.previous, *self.next) if session is not None
-        )
-        found = (self.endpoint, self.configured, *sessions, *self._roaming.asked())
+        sessions = (session.address for session in self.link.sessions())
+        found = (self.link.endpoint, self.configured, *sessions, *self._roaming.asked())
         return (address for address in found if address is not None)
 
     def heard_at(self, address: Address, length: int, now: float) -> None:
         """Datagrams with `length` bytes of plaintext came from `address`, and nothing was sent there yet."""
-        if address == self.endpoint or length < MIN_QUESTION or self._roaming.has_left(address, now):
+        if address == self.link.endpoint or length < MIN_QUESTION or self._roaming.has_left(address, now):
             return
         if self._is_to_follow(address, now):
             self._challenge_address(address, now)
 
     def _is_to_follow(self, address: Address, now: float) -> bool:
         """At once to another address of the peer; when it calls another of ours, after `FOLLOW_TIME`."""
-        if not _same_host(address, self.endpoint):
+        if not _same_host(address, self.link.endpoint):
             return True
         called, since = self._called_elsewhere
         if called != address:
@@ -615,11 +527,11 @@ class Peer:
 
     def _challenge_address(self, address: Address, now: float) -> None:
         """Traffic moves to a new address only after the peer has answered from there."""
-        if self.current is None:
+        if self.link.current is None:
             return
         token = self._roaming.challenge(address, now)
         if token is not None:
-            self._send_plaintext(control_record(Record.PATH_CHALLENGE, token), address, now)
+            self.link.send_alone(control_record(Record.PATH_CHALLENGE, token), address)
 
     def _ask_endpoint(self, now: float) -> None:
         """A new endpoint is asked until it answers, a few times."""
@@ -629,10 +541,10 @@ class Peer:
         self.wake_at(self._roaming.next_try)
 
     def _receive_path_response(self, body: bytes, address: Address, now: float) -> None:
-        if not self._roaming.answered(address, body) or address == self.endpoint:
+        if not self._roaming.answered(address, body) or address == self.link.endpoint:
             return
         self._called_elsewhere = (None, inf)
-        old, self.endpoint = self.endpoint, address
+        old, self.link.endpoint = self.link.endpoint, address
         self._roaming.moved(old, address, now)
         if not _same_host(address, old):
             self._local.events.append(PeerMoved(self.key, old, address))
@@ -648,11 +560,11 @@ class Peer:
 
     def _forget_reception(self) -> None:
         self.trains = TrainLength()
-        self.outbox.resize(self.path.size)
+        self.link.outbox.resize(self.path.size)
 
     def _apply_path(self) -> None:
         """The outbox fills datagrams of the size that the path is known to take."""
-        if self.outbox.datagram_size != self.path.size:
+        if self.link.outbox.datagram_size != self.path.size:
             self._forget_reception()
             self._local.events.append(PathSizeChanged(self.key, self.path.size))
         if self.path.is_too_small != self._told_too_small:
@@ -663,15 +575,10 @@ class Peer:
 
     # -- timers ------------------------------------------------------------------------------------------------
 
-    def wake_at(self, deadline: float) -> None:
-        """Ask for `handle_timer` at `deadline` or earlier."""
-        if deadline < self.wakeup:
-            self.wakeup = deadline
-            self._local.arm(deadline)
-
     def handle_timer(self, now: float, *, all_read: bool = True) -> None:
         """Do all that is due, and set `wakeup`. Unless `all_read`, answers may wait: the peer is not judged yet."""
-        self._expire_sessions(now)
+        if self.link.expire_sessions(now):
+            self.go_down("its session expired", now)
         self._check_silence(now, all_read)
         if self.next_init <= now:
             self.start_handshake(now)
@@ -681,37 +588,21 @@ class Peer:
                 self._send_ping(now)
             self._probe_path(now)
             self._ask_endpoint(now)
-        self._expire_queue(now)
-        fragments = self.inbox.expire(now)
-        self.flush(now)
+        fragments = self.link.expire_frames(now)
+        self.link.flush(now)
         self.wakeup = inf
-        self.wake_at(min(self._deadline(), fragments or inf))
+        self.wake_at(min(self._deadline(), fragments))
 
     def _deadline(self) -> float:
-        deadline = min(self.next_init, self.liveness.deadline())
+        deadline = min(self.next_init, self.liveness.deadline(), self.link.deadline())
         if not self._attempts:
             deadline = min(deadline, self.liveness.unanswered_since + SILENCE_TIME)
         deadline = min(deadline, self._down_time())
-        for session in (*self.previous, *self.next):
-            deadline = min(deadline, session.created_time + REJECT_TIME)
-        if self.current is not None:
-            deadline = min(deadline, self.current.created_time + REJECT_TIME)
-        if self.current is not None and not self._attempts:
-            deadline = min(deadline, self._rekey_time(self.current))
+        if self.link.current is not None and not self._attempts:
+            deadline = min(deadline, self._rekey_time(self.link.current))
         if self.up:
             deadline = min(deadline, self.path.deadline(), self._roaming.next_try)
-        if self.queue:
-            deadline = min(deadline, self.queue[0][0] + QUEUE_TIME)
         return deadline
-
-    def _expire_sessions(self, now: float) -> None:
-        # Everywhere `start + period <= now`, as in `_deadline`: a difference rounds differently and would spin.
-        for sessions in (self.previous, self.next):
-            for session in [s for s in sessions if s.created_time + REJECT_TIME <= now]:
-                sessions.remove(session)
-                self._drop_session(session)
-        if self.current is not None and self.current.created_time + REJECT_TIME <= now:
-            self.go_down("its session expired", now)
 
     def _check_silence(self, now: float, all_read: bool) -> None:
         since, down_time = self.liveness.unanswered_since, self._down_time()
@@ -740,7 +631,11 @@ class Peer:
         return max(self.liveness.unanswered_since + DOWN_TIME, self._asked_time + chance)
 
     def _check_rekey(self, now: float) -> None:
-        if self.current is not None and not self._attempts and self._rekey_time(self.current) <= now:
+        if (
+            self.link.current is not None
+            and not self._attempts
+            and self._rekey_time(self.link.current) <= now
+        ):
             self.start_handshake(now)
 
     @staticmethod
@@ -748,28 +643,12 @@ class Peer:
         age = REKEY_TIME if session.initiator else RESPONDER_REKEY_TIME
         return session.created_time + age - REKEY_SPREAD * session.local_index / 2**32
 
-    def _send_ping(self, now: float) -> None:
-        self._add_ping(now)
-        self.flush(now)
-
-    def _add_ping(self, now: float) -> None:
-        token = int.from_bytes(self._local.random(8), "little")
-        self.liveness.sent_ping(token, now)
-        self.outbox.add_record(control_record(Record.PING, PING_TOKEN.pack(token)))
-        self.wake_at(self.liveness.deadline())
-
     def _probe_path(self, now: float) -> None:
         probe = self.path.due_probe(now)
         self._apply_path()
-        if probe is not None and self.current is not None and self.endpoint is not None:
+        if probe is not None and self.link.endpoint is not None:
             token, size = probe
-            self._send_plaintext(path_probe(token, size), self.endpoint, now)
-
-    def _expire_queue(self, now: float) -> None:
-        while self.queue and self.queue[0][0] + QUEUE_TIME <= now:
-            _, frame = self.queue.popleft()
-            self._queued_bytes -= len(frame)
-            self.counters.drop(DropReason.QUEUE_TIMEOUT)
+            self.link.send_alone(path_probe(token, size), self.link.endpoint)
 
 
 def _same_host(address: Address, other: Address | None) -> bool:

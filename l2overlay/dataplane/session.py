@@ -5,6 +5,9 @@ Opening checks in this order: length, prefix (type, reserved bytes, receiver), c
 to the window last. Before a tag verifies nothing of ours changes, but that cars of a train wait for each other, within
 bounds. A key has one writer: a `Session` is never shared between threads or processes.
 
+The check and the commit stand in each of the three ways to open, and not in a function of their own: one way is a loop, and
+one is that of a lone frame, on which every call counts (architecture.md, "Where the speed comes from").
+
 The nonce is bytes 4 to 15 of the header: the receiver's index, which is fixed for the key, and the counter, which never
 repeats. There is no associated data. Of DATA the first eight bytes must equal what the session expects, the other eight
 are in the nonce, so no bit of a header can change unnoticed; what may change of a car's stands in `train`.

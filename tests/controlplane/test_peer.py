@@ -18,9 +18,6 @@ from l2overlay.controlplane.peer import (
     FOLLOW_TIME,
     LATER_RETRY,
     MAX_PENDING,
-    MAX_QUEUED_BYTES,
-    MAX_QUEUED_FRAMES,
-    QUEUE_TIME,
     REKEY_SPREAD,
     REKEY_TIME,
     RESPONDER_REKEY_TIME,
@@ -34,6 +31,7 @@ from l2overlay.controlplane.roaming import CHALLENGE_BURST, CHALLENGE_INTERVAL
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import plain
 from l2overlay.dataplane.session import REJECT_TIME
+from l2overlay.dataplane.waiting import MAX_QUEUED_BYTES, MAX_QUEUED_FRAMES, QUEUE_TIME
 from l2overlay.dataplane.wire import LAN, RECEPTION, Record, control_record
 from l2overlay.seams import TapFrame
 
@@ -326,7 +324,7 @@ def test_a_session_that_waits_for_its_initiator_is_not_forgotten_for_the_next_th
         near.receive(far.init())
     near.receive(far.seal())
     assert near.status().up
-    assert len(near.overlay._local.sessions) == 1, "the others are gone"
+    assert len(near.overlay._local.links.sessions) == 1, "the others are gone"
 
 
 def test_sessions_of_a_peer_do_not_pile_up(near: NearEnd, far: FarEnd) -> None:
@@ -334,7 +332,7 @@ def test_sessions_of_a_peer_do_not_pile_up(near: NearEnd, far: FarEnd) -> None:
         far.dial(near)
     for _ in range(20):
         near.receive(far.init())
-    assert len(near.overlay._local.sessions) <= 1 + 3 + MAX_PENDING
+    assert len(near.overlay._local.links.sessions) <= 1 + 3 + MAX_PENDING
 
 
 # -- frames that wait --------------------------------------------------------------------------------------------
@@ -613,9 +611,9 @@ def test_the_first_datagram_of_a_former_run_does_not_replace_the_present_session
     assert near.status().up
     near.receive(held_back)
     (peer,) = near.overlay._members
-    assert peer.current is not None
+    assert peer.link.current is not None
     assert again.session is not None
-    assert peer.current.remote_index == again.session.local_index
+    assert peer.link.current.remote_index == again.session.local_index
 
 
 def test_a_node_that_leaves_says_so_under_every_session_that_the_peer_may_use(

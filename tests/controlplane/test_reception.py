@@ -505,7 +505,7 @@ def test_a_peer_that_has_moved_gets_one_car() -> None:
     lengths: list[int] = []
     line.b.probe_peers(line.now)
     line.run(0.05, 0.01, lambda: lengths.append(line.cars))
-    assert line.peer.endpoint == line.addresses["b"]
+    assert line.peer.link.endpoint == line.addresses["b"]
     assert line.cars == 1
     line.a.set_path_limit(line.keys["b"], SIZE, line.now)
     line.run(1.0)

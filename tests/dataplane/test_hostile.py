@@ -125,7 +125,7 @@ def test_any_bytes_from_strangers_never_raise_and_change_nothing(data: st.DataOb
             pieces.append(bytes(piece))
     size = data.draw(st.integers(1, 300))
     meeting.node.receive_datagrams([Burst(STRANGER_ADDRESS, size, pieces)], meeting.now)
-    for session in meeting.node._local.sessions.values():
+    for session in meeting.node._local.links.sessions.values():
         session.close(meeting.node.counters)  # what became a car would wait for others
     after = meeting.counters()
     assert meeting.delivered() == []

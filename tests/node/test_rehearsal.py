@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from l2overlay.config.types import Suite
+from l2overlay.dataplane.microflows import Microflows
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.udp import LinuxUdp
-from l2overlay.microflows import Microflows
 from l2overlay.node.latency.rehearsal import Rehearsal
 from l2overlay.testing.lab import Namespace
 from tests.linux.conftest import inside

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NoReturn
 
-from l2overlay.controlplane.peer import MAX_PREVIOUS
 from l2overlay.counters import Counters, DropReason
+from l2overlay.dataplane.link import MAX_PREVIOUS
 from l2overlay.overlay import Overlay
 
 from .frames import CANARY, number_of
@@ -58,7 +58,7 @@ class Ledger:
         ledger = cls()
         ledger._add(overlay.counters)
         for peer in overlay._members:
-            ledger.settled += len(peer.queue)
+            ledger.settled += len(peer.link.waiting)
             ledger._add(peer.counters)
         return ledger
 
@@ -152,26 +152,27 @@ class Watch:
     def books_balance(self, node: str, overlay: Overlay) -> None:
         """What is kept for all peers is what the peers have."""
         local, peers = overlay._local, list(overlay._members)
-        sessions = [s for p in peers for s in (*p.previous, *p.next, *([p.current] if p.current else []))]
+        sessions = [s for p in peers for s in p.link.sessions()]
         self.require(
-            local.sessions == {session.local_index: session for session in sessions},
-            f"{node} keeps {len(local.sessions)} sessions, and its peers {len(sessions)}",
+            local.links.sessions == {session.local_index: session for session in sessions},
+            f"{node} keeps {len(local.links.sessions)} sessions, and its peers {len(sessions)}",
         )
         pending = {each.sender: (p.key, each) for p in peers for each in p._pending}
         kept = {index: (each.remote, each) for index, each in local.pending.items()}
         self.require(kept == pending, f"{node} keeps {len(kept)} INITs, its peers {len(pending)}")
-        silent = sum(not p.up and p.endpoint is not None for p in peers)
+        silent = sum(not p.up and p.link.endpoint is not None for p in peers)
         self.require(local.unanswered == silent, f"{node} counts {local.unanswered} silent peers of {silent}")
         for peer in peers:
             most = max(
-                len(peer.previous),
-                len(peer.next) - 1,
+                len(peer.link.previous),
+                len(peer.link.next) - 1,
                 len(peer._pending) - 1,
                 len(peer.liveness._pings) // 10,
             )
             self.require(most <= MAX_PREVIOUS, f"{node} keeps too much for {peer.config.name}")
             self.require(
-                peer.up == (peer.current is not None), f"{node}: {peer.config.name} is up without a session"
+                peer.up == (peer.link.current is not None),
+                f"{node}: {peer.config.name} is up without a session",
             )
 
     def call_done(

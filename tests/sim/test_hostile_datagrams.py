@@ -88,7 +88,7 @@ def test_no_flipped_bit_and_no_cut_changes_anything_and_the_genuine_datagram_is_
 
 def random_datagrams(sim: Simulation, node: Node) -> Iterator[bytes]:
     """Of every length, and with heads that lead as deep into the node as one can get without a key."""
-    indices = [*node.overlay._local.sessions, *node.overlay._local.pending]
+    indices = [*node.overlay._local.links.sessions, *node.overlay._local.pending]
     for length in range(200):
         yield sim.random.randbytes(length)
     for kind in range(8):

@@ -214,7 +214,7 @@ def test_a_session_that_is_too_old_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Overlay, "next_timer", lambda _self: inf)
     sim.run(200.0)
     for node in sim.nodes:
-        for session in node.overlay._local.sessions.values():
+        for session in node.overlay._local.links.sessions.values():
             session.created_time = sim.now
     with pytest.raises(AssertionError, match="session 200"):
         sim.nodes[0].send()
@@ -242,8 +242,8 @@ def test_a_snapshot_sees_every_change_and_only_changes() -> None:
     first = snapshot(a.overlay)
     assert changes(first, snapshot(a.overlay)) == []
     peer = a.overlay._members.peers[b.key]
-    assert peer.current is not None
-    peer.current.window[5] = 5
+    assert peer.link.current is not None
+    peer.link.current.window[5] = 5
     assert changes(first, snapshot(a.overlay)) != []
     second = snapshot(a.overlay)
     peer.path._next_token += 1

@@ -102,7 +102,7 @@ class Insider:
 
     def __init__(self, node: Node, victim: Node) -> None:
         self.node, self.victim = node, victim
-        self._session = node.overlay._members.peers[victim.key].current
+        self._session = node.overlay._members.peers[victim.key].link.current
         self._ids = count(1)
 
     def datagram(self, plaintext: bytes) -> bytes:

@@ -193,7 +193,7 @@ def flood(transfer: Transfer, seen: bytes, source: Address, every: float = 0.000
 
     def forge() -> None:
         nonlocal sent
-        session = transfer.sender.overlay._members.peers[transfer.receiver.key].current
+        session = transfer.sender.overlay._members.peers[transfer.receiver.key].link.current
         assert session is not None
         for _ in range(8):
             sent += 1

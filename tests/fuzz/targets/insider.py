@@ -107,7 +107,7 @@ class _Company:
 
     def _waits(self) -> bool:
         """Whether parts of frames wait for the rest: what comes next delivers or ends them, too."""
-        inbox = self.meeting.node._members.peers[INSIDER_KEY].inbox
+        inbox = self.meeting.node._members.peers[INSIDER_KEY].link.inbox
         return bool(inbox._reassemblies) or inbox._run is not None
 
     def _check_books(self, plaintexts: list[bytes], counted: int) -> None:
@@ -129,7 +129,7 @@ class _Company:
         self._to_honest([datagram for where, datagram in sent if where == HONEST_ADDRESS])
 
     def _check_memory(self) -> None:
-        inbox = self.meeting.node._members.peers[INSIDER_KEY].inbox
+        inbox = self.meeting.node._members.peers[INSIDER_KEY].link.inbox
         waiting = inbox._reassemblies.values()
         assert len(waiting) <= MAX_REASSEMBLIES
         assert all(whole.received_len < whole.total for whole in waiting)

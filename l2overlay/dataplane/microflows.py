@@ -10,10 +10,10 @@ station that comes, moves or goes (`FilteringDatabase.version`), and all for whi
 """
 
 from l2overlay.addresses import Address
-from l2overlay.controlplane.peer import Peer
 from l2overlay.dataplane.ethernet import SWITCHED, VIRTIO_LEN
 from l2overlay.dataplane.fdb import FilteringDatabase
 from l2overlay.dataplane.inbox import lone_frame_untrusted
+from l2overlay.dataplane.link import Link
 from l2overlay.dataplane.outbox import frame_record
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.wire import BASE_SIZE, DATA_OVERHEAD, RECORD_LEN
@@ -37,7 +37,7 @@ class Microflows:
         self._fdb = fdb
         self._max_len = min(RECORD_LEN + max_frame_len, _CAPACITY)
         self._version = fdb.version
-        self._out: dict[bytes, tuple[Peer, float]] = {}
+        self._out: dict[bytes, tuple[Link, float]] = {}
         self._in: dict[tuple[bytes, bytes], float] = {}
 
     def forget(self) -> None:
@@ -45,15 +45,15 @@ class Microflows:
         self._out.clear()
         self._in.clear()
 
-    def went_out(self, frame: TapFrame, peer: Peer, now: float) -> None:
-        """This frame came alone, and the ordinary way took it to `peer`, for reasons that its addresses and tag give."""
+    def went_out(self, frame: TapFrame, link: Link, now: float) -> None:
+        """This frame came alone, and the ordinary way took it to `link`, for reasons that its addresses and tag give."""
         self._make_room(len(self._out))
-        self._out[frame[SWITCHED]] = (peer, now + MAX_AGE)
+        self._out[frame[SWITCHED]] = (link, now + MAX_AGE)
 
-    def came_in(self, head: bytes, peer: Peer, now: float) -> None:
-        """This frame came alone from `peer` and passed the ordinary way, for reasons that its addresses and tag give."""
+    def came_in(self, head: bytes, link: Link, now: float) -> None:
+        """This frame came alone from `link` and passed the ordinary way, for reasons that its addresses and tag give."""
         self._make_room(len(self._in))
-        self._in[peer.key, head[SWITCHED]] = now + MAX_AGE
+        self._in[link.key, head[SWITCHED]] = now + MAX_AGE
 
     def _make_room(self, count: int) -> None:
         if self._version != self._fdb.version or count >= MAX_FLOWS:
@@ -62,34 +62,34 @@ class Microflows:
 
     def seal(self, frame: TapFrame, now: float) -> Burst | None:
         """A lone frame from the TAP as a datagram; it is counted. None: nothing was done."""
-        peer, until = self._out.get(frame[SWITCHED], (None, 0.0))
-        if peer is None or until <= now or self._version != self._fdb.version:
+        link, until = self._out.get(frame[SWITCHED], (None, 0.0))
+        if link is None or until <= now or self._version != self._fdb.version:
             return None
-        session, endpoint = peer.current, peer.endpoint
-        if session is None or endpoint is None or peer.liveness.next_with_frames <= now:
+        session, endpoint = link.current, link.endpoint
+        if session is None or endpoint is None or link.traffic.next_with_frames <= now:
             return None
         record = frame_record(frame, self._max_len)
         if record is None:
             return None
-        counters = peer.counters
+        counters = link.counters
         counters.tx_frames += 1
         counters.tx_bytes += len(frame) - VIRTIO_LEN
         counters.tx_datagrams += 1
         return session.seal_alone(record, endpoint)
 
     def unpack_untrusted(
-        self, plaintext: bytes, peer: Peer, session: Session, address: Address, now: float
+        self, plaintext: bytes, link: Link, session: Session, address: Address, now: float
     ) -> bytes | None:
         """The lone frame in a plaintext of `session`, for the TAP; it is counted. None: nothing was done."""
-        if session is not peer.current or address != peer.endpoint or not peer.liveness.expects_frames:
+        if session is not link.current or address != link.endpoint or not link.traffic.expects_frames:
             return None
         frame = lone_frame_untrusted(plaintext) if len(plaintext) <= self._max_len else None
         if frame is None or self._version != self._fdb.version:
             return None
-        if self._in.get((peer.key, frame[SWITCHED]), 0.0) <= now:
+        if self._in.get((link.key, frame[SWITCHED]), 0.0) <= now:
             return None
-        peer.liveness.last_heard = now
-        counters = peer.counters
+        link.traffic.last_heard = now
+        counters = link.counters
         counters.rx_frames += 1
         counters.rx_bytes += len(frame) - VIRTIO_LEN
         return frame
