@@ -140,7 +140,7 @@ public_key = "{C}"
         ('name = "lan"', 'name = "abcdefghijkl"', "2:8", "'tap-abcdefghijkl' would be 16 bytes long"),
         ('name = "lan"', 'name = "lan"\nbridge = "a-very-long-bridge"', "3:10", "18 bytes long"),
         ('name = "lan"', 'name = "lan"\ntap = "tap%d"', "3:7", "cannot name an interface"),
-        ('name = "lan"', 'name = "lan"\ntap = "br-lan"', "3:7", "two interfaces"),
+        ('name = "lan"', 'name = "lan"\ntap = "br-lan"', "3:7", "tap and bridge must be different"),
         ('name = "lan"', 'name = "lan"\nmtu = 1279', "3:7", "mtu must be at least 1280, not 1279"),
         ('name = "lan"', 'name = "lan"\nmtu = 9217', "3:7", "mtu must be at most 9216"),
         ('name = "lan"', 'name = "lan"\nmtu = true', "3:7", "mtu must be a whole number, not true"),
@@ -169,7 +169,7 @@ public_key = "{C}"
         ('"10.9.0.1/24"', '"10.9.0.0/24"', "3:24", "the network itself"),
         ('"10.9.0.1/24"', '"10.9.0.255/24"', "3:24", "broadcast"),
         ('"10.9.0.1/24"', '"127.0.0.1/8"', "3:24", "cannot be the address"),
-        ('"10.9.0.1/24"', '"fd00:9::1/48"', "3:40", "taken already (first at line 3)"),
+        ('"10.9.0.1/24"', '"fd00:9::1/48"', "3:40", "already taken (first at line 3)"),
         ('name = "beta"', 'name = "-"', "12:8", "cannot name a peer"),
         ('name = "alpha"', 'name = "alpha"\nend = "x"', "7:1", "unknown key 'end'"),
         (A, A[:-2] + "=", "7:14", "44 characters"),
@@ -177,21 +177,26 @@ public_key = "{C}"
         ("192.0.2.1:7471", "192.0.2.300:7471", "8:12", "cannot be reached"),
         ("192.0.2.1:7471", "host_:0", "8:12", "the port after the last ':' must be 1 to 65535"),
         ("192.0.2.1:7471", "a host:7470", "8:12", "neither an IP address nor a host name"),
-        ("192.0.2.1:7471", "0.0.0.0:7470", "8:12", "not the address of one host"),
+        ("192.0.2.1:7471", "0.0.0.0:7470", "8:12", "not the address of a single host"),
         ("192.0.2.1:7471", "2001:db8::2", "8:12", "write an IPv6 endpoint as [2001:db8::1]:7470"),
         ("192.0.2.1:7471", "[fe80::1]:7471", "8:12", "name the interface, as [fe80::1%eth0]:7471"),
         ("192.0.2.1:7471", "[2001:db8::1%eth0]:7471", "8:12", "only a link-local address takes an interface"),
         ("192.0.2.1:7471", "[192.0.2.1]:7470", "8:12", "cannot be reached"),
-        ("192.0.2.1:7471", "[2001:db8::1]:7470", "14:12", "another peer's already (first at line 8)"),
+        (
+            "192.0.2.1:7471",
+            "[2001:db8::1]:7470",
+            "14:12",
+            "already belongs to another peer (first at line 8)",
+        ),
         ('["52:54:00:00:00:01"]', '"52:54:00:00:00:01"', "9:8", "macs must be a list in [ ], not the text"),
-        ("52:54:00:00:00:01", "00:00:00:00:00:00", "9:9", "no station's address"),
+        ("52:54:00:00:00:01", "00:00:00:00:00:00", "9:9", "not the address of a station"),
         ("52:54:00:00:00:01", "52:54:00:00:00", "9:9", "not a MAC address"),
         ("persistent_keepalive = 0", "persistent_keepalive = -1", "15:24", "at least 0"),
         (
             "persistent_keepalive = 0",
             'macs = ["52-54-00-00-00-01"]',
             "15:9",
-            "has a place already (first at line 9)",
+            "is already listed (first at line 9)",
         ),
     ],
 )
@@ -224,12 +229,12 @@ def test_host_names_are_compared_without_case_and_final_dot() -> None:
 
 def test_repeated_toml_key_says_where_the_first_stands() -> None:
     line = only_mistake('[segment]\nname = "lan"\nmtu = 1500\n  name = "wan"\n')
-    assert line == "peers.toml:4:3: 'segment.name' stands here a second time (first at line 2)"
+    assert line == "peers.toml:4:3: 'segment.name' appears a second time (first at line 2)"
 
 
 def test_repeated_table_says_where_the_first_stands() -> None:
     line = only_mistake('[segment]\nname = "lan"\n\n[segment]\nmtu = 1500\n')
-    assert line == "peers.toml:4:1: 'segment' stands here a second time (first at line 1)"
+    assert line == "peers.toml:4:1: 'segment' appears a second time (first at line 1)"
 
 
 @pytest.mark.parametrize(

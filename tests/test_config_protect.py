@@ -10,7 +10,7 @@ import pytest
 from l2overlay import keys
 from l2overlay.addresses import PeerKey, parse_mac
 from l2overlay.config.diff import diff_configs
-from l2overlay.config.protect import RESERVED_NAMES
+from l2overlay.config.protect_values import RESERVED_NAMES
 from l2overlay.config.read import json_schema, parse_config
 from l2overlay.config.types import Config, Learn, Party, ProtectConfig, StormConfig, StormLimit
 from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS
@@ -85,25 +85,28 @@ def test_learn_and_max_macs_belong_to_a_peer() -> None:
     ("text", "complaint"),
     [
         ('dhcp_servers = ["alfa"]', "2:17: 'alfa' is neither a peer nor a station's MAC address (did you"),
-        ('isolation = ["alpha"]', "2:13: isolation keeps those in the list apart: one alone"),
+        (
+            'isolation = ["alpha"]',
+            "2:13: isolation separates the entries of the list from each other: a single entry",
+        ),
         ('isolation = ["33:33:00:00:00:01", "beta"]', "2:14: '33:33:00:00:00:01' is a group address"),
         ('bpdu = "no"', "2:8: bpdu must be 'pass' or 'drop', not the text 'no'"),
-        ('ethertypes_deny = ["ipv5"]', "2:20: 'ipv5' is no EtherType; write a name or 0x88cc"),
-        ('reserved = ["lacpp"]', "2:13: 'lacpp' is no protocol between neighbours (did you mean 'lacp'?)"),
-        ("reserved = [3]", "2:13: '3' is no protocol between neighbours; there are lldp, eapol, ptp, lacp"),
+        ('ethertypes_deny = ["ipv5"]', "2:20: 'ipv5' is not an EtherType; write a name or 0x88cc"),
+        ('reserved = ["lacpp"]', "2:13: 'lacpp' is not a known protocol (did you mean 'lacp'?)"),
+        ("reserved = [3]", "2:13: '3' is not a known protocol; the known ones are lldp, eapol, ptp, lacp"),
         ("ethertypes_deny = [5]", '2:20: an EtherType is a name ("ipv4"), or 0x0600 to 0xffff'),
-        ("ethertypes_deny = [0x8100]", "2:20: tags are looked through: list what is behind them"),
+        ("ethertypes_deny = [0x8100]", "2:20: the switch looks behind tags: list the EtherTypes"),
         ("ethertypes_allow = []", "2:20: an empty list lets nothing pass at all"),
         (
             'ethertypes_allow = ["arp"]\nethertypes_deny = ["ipv4"]',
-            "3:1: ethertypes_allow says all that passes",
+            "3:1: ethertypes_allow already says everything that passes",
         ),
         (f'[protect.bindings]\n"{MAC}" = []', "2:1: bindings do nothing while arp_spoof_guard is off"),
         (f'{ON}"{MAC}" = ["10.9.0.1/24"]', "4:24: '10.9.0.1/24' is not an IP address"),
         (f'{ON}"{MAC}" = ["224.0.0.1"]', "4:24: '224.0.0.1' cannot be a station's address"),
         (
             f'{ON}"{MAC}" = []\n"52-54-00-00-00-01" = []',
-            "5:1: '52-54-00-00-00-01' stands here already (first",
+            "5:1: '52-54-00-00-00-01' is already in this table (first",
         ),
         ("[protect.storm]\nbroadcast = { frames = 0 }", "3:24: frames must be at least 1, not 0"),
         ("[protect.storm]\nbroadcast = { burst = 0 }", "3:23: burst must be more than 0, not 0"),
@@ -120,10 +123,10 @@ def test_a_mistake_is_named_at_its_place(text: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("stanza", "complaint"),
     [
-        ('learn = "off"', "1:9: without macs and with learn off nothing that this peer sends passes"),
+        ('learn = "off"', '1:9: with learn = "off" and no macs, nothing that this peer sends passes'),
         (
             f'max_macs = 1\nmacs = ["{MAC}", "52:54:00:00:00:02"]',
-            "1:12: max_macs is 1, and macs has 2 already",
+            "1:12: max_macs is 1, but macs has 2 entries",
         ),
     ],
 )

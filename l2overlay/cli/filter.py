@@ -13,9 +13,10 @@ from typing import Any
 from l2overlay.cli import output, reload
 from l2overlay.cli.asking import add_node_arguments, chosen_run_dir, print_answer, size
 from l2overlay.config.read import load_config
-from l2overlay.config.types import Config, Direction
+from l2overlay.config.types import Config
 from l2overlay.control import client
 from l2overlay.errors import ConfigError, ExitCode, UsageError
+from l2overlay.filter.model import Direction
 from l2overlay.filter.rules import is_active
 from l2overlay.filter.words import explain_text
 from l2overlay.linux.iptables import FAMILIES, FilterSpec, render

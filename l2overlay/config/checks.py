@@ -1,43 +1,26 @@
-"""What the values of peers.toml must be to each other: nothing twice, no unknown names, names that fit.
+"""How the values of peers.toml must fit together: nothing twice, no unknown names, interface names short enough.
 
-Works on what tomllib read, before or after the values themselves were found good, so that one run reports everything:
-what is malformed is skipped here, since `config.tables.py` names it. To add a check, write a generator of `Fault` and
-add it to `CROSS_CHECKS`.
+Works on what tomllib read, so that one run reports everything; what is malformed is skipped here, because
+`config.tables` reports it. To add a check, write a generator of `Fault` and add it to `CROSS_CHECKS`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from l2overlay.addresses import parse_mac
+from l2overlay.config.document import Document, Fault, table, tables, texts
 from l2overlay.config.limits import MAX_INTERFACE_NAME, MAX_STATIC_MACS
 from l2overlay.config.positions import Path
 from l2overlay.config.values import interface_address, public_key_text, segment_name, split_endpoint
 from l2overlay.suggestion import Hints
 
-Document = dict[str, Any]
-"""What tomllib made of the file; nothing about it is certain yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One mistake, by its path into the document."""
-
-    path: Path
-    message: str
-    at_key: bool = False
-    """The key is wrong, not its value."""
-    first: Path | None = None
-    """Where the same thing stands rightly; its line is added to the message."""
-
 
 def cross_faults(document: Document) -> list[Fault]:
-    """All faults of all `CROSS_CHECKS`."""
+    """The faults that all `CROSS_CHECKS` find."""
     return [fault for check in CROSS_CHECKS for fault in check(document)]
 
 
 def _repeated_names(document: Document) -> Iterator[Fault]:
-    names = [(name, path, f"the name {name!r} is taken already") for path, name in _values(document, "name")]
+    names = [(name, path, f"the name {name!r} is already taken") for path, name in _values(document, "name")]
     return _repeats(names)
 
 
@@ -52,7 +35,7 @@ def _repeated_keys(document: Document) -> Iterator[Fault]:
 
 def _repeated_endpoints(document: Document) -> Iterator[Fault]:
     endpoints = [
-        (split_endpoint(text), path, f"the endpoint {text!r} is another peer's already")
+        (split_endpoint(text), path, f"the endpoint {text!r} already belongs to another peer")
         for path, text in _values(document, "endpoint")
         if _accepts(split_endpoint, text)
     ]
@@ -61,7 +44,7 @@ def _repeated_endpoints(document: Document) -> Iterator[Fault]:
 
 def _repeated_macs(document: Document) -> Iterator[Fault]:
     macs = [
-        (parse_mac(text), path, f"the station {text!r} has a place already")
+        (parse_mac(text), path, f"the station {text!r} is already listed")
         for path, text in _listed_macs(document)
         if _accepts(parse_mac, text)
     ]
@@ -69,13 +52,13 @@ def _repeated_macs(document: Document) -> Iterator[Fault]:
     if len(macs) > MAX_STATIC_MACS:
         _, path, _ = macs[MAX_STATIC_MACS]
         yield Fault(
-            path, f"more than {MAX_STATIC_MACS} static stations leave too little of the FDB for learning"
+            path, f"more than {MAX_STATIC_MACS} static stations leave too little room in the FDB for learning"
         )
 
 
 def _interfaces_that_do_not_fit(document: Document) -> Iterator[Fault]:
-    """The interfaces that get their names from the segment's, and two of the same name."""
-    segment = _table(document, "segment")
+    """Names of interfaces, made from the segment's name, that are too long; and two interfaces of one name."""
+    segment = table(document, "segment")
     name = segment.get("name")
     if not isinstance(name, str) or not _accepts(segment_name, name):
         return
@@ -84,17 +67,20 @@ def _interfaces_that_do_not_fit(document: Document) -> Iterator[Fault]:
         if key not in segment and len(default) > MAX_INTERFACE_NAME:
             yield Fault(
                 ("segment", "name"),
-                f"{default!r} would be {len(default)} bytes long, an interface's name has {MAX_INTERFACE_NAME} at most: "
+                f"{default!r} would be {len(default)} bytes long, but an interface's name has at most {MAX_INTERFACE_NAME}: "
                 f'shorten the name to {MAX_INTERFACE_NAME - len(prefix)} or set {key} = "..."',
             )
     tap, bridge = segment.get("tap", f"tap-{name}"), segment.get("bridge", f"br-{name}")
     if tap == bridge:
-        yield Fault(("segment", "tap" if "tap" in segment else "bridge"), "tap and bridge are two interfaces")
+        yield Fault(
+            ("segment", "tap" if "tap" in segment else "bridge"),
+            "tap and bridge must be different interfaces",
+        )
 
 
 def _addresses_of_unknown_nodes(document: Document) -> Iterator[Fault]:
     names, hints = {name: None for _, name in _values(document, "name")}, Hints()
-    for node in _table(_table(document, "segment"), "addresses"):
+    for node in table(table(document, "segment"), "addresses"):
         if node not in names:
             message = f"no peer is named {node!r}{hints.of(node, names)}"
             yield Fault(("segment", "addresses", node), message, at_key=True)
@@ -105,10 +91,10 @@ def _repeated_addresses(document: Document) -> Iterator[Fault]:
         (
             interface_address(text).ip,
             ("segment", "addresses", node, i),
-            f"the address {text!r} is taken already",
+            f"the address {text!r} is already taken",
         )
-        for node, listed in _table(_table(document, "segment"), "addresses").items()
-        for i, text in _texts(listed)
+        for node, listed in table(table(document, "segment"), "addresses").items()
+        for i, text in texts(listed)
         if _accepts(interface_address, text)
     ]
     return _repeats(addresses)
@@ -126,7 +112,7 @@ CROSS_CHECKS: list[Callable[[Document], Iterator[Fault]]] = [
 
 
 def _repeats(entries: Iterable[tuple[Hashable, Path, str]]) -> Iterator[Fault]:
-    """A fault for each thing that was there before."""
+    """A fault for each thing that appears again."""
     first: dict[Hashable, Path] = {}
     for thing, path, message in entries:
         if thing in first:
@@ -135,35 +121,17 @@ def _repeats(entries: Iterable[tuple[Hashable, Path, str]]) -> Iterator[Fault]:
             first[thing] = path
 
 
-def _table(document: Document, key: str) -> Document:
-    value = document.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _peers(document: Document) -> Iterator[tuple[int, Document]]:
-    listed = document.get("peers")
-    for i, peer in enumerate(listed if isinstance(listed, list) else ()):
-        if isinstance(peer, dict):
-            yield i, peer
-
-
 def _values(document: Document, key: str) -> Iterator[tuple[Path, str]]:
-    """Every peer's text under `key`."""
-    for i, peer in _peers(document):
+    """The text under `key` of every peer."""
+    for i, peer in tables(document.get("peers")):
         if isinstance(peer.get(key), str):
             yield ("peers", i, key), peer[key]
 
 
 def _listed_macs(document: Document) -> Iterator[tuple[Path, str]]:
-    for i, peer in _peers(document):
-        for j, text in _texts(peer.get("macs")):
+    for i, peer in tables(document.get("peers")):
+        for j, text in texts(peer.get("macs")):
             yield ("peers", i, "macs", j), text
-
-
-def _texts(listed: object) -> Iterator[tuple[int, str]]:
-    for i, text in enumerate(listed if isinstance(listed, list) else ()):
-        if isinstance(text, str):
-            yield i, text
 
 
 def _peer_label(document: Document, path: Path) -> str:

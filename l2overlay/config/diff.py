@@ -1,30 +1,31 @@
-"""What changes from one configuration to the next: a reload prints it, and touches only that."""
+"""The difference between two configurations. A reload prints it, and changes nothing else."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
 from l2overlay.addresses import format_mac
-from l2overlay.config.types import Config, FilterConfig, PeerConfig, ProtectConfig, SegmentConfig, Suite
+from l2overlay.config.types import Config, PeerConfig, ProtectConfig, SegmentConfig, Suite
+from l2overlay.filter.model import FilterConfig
 
 RESTART_FIELDS = frozenset({"name", "bridge", "tap", "mtu", "suite", "psk", "listen_address"})
-"""Of `[segment]`: interfaces of other names are other interfaces, no session outlives its suite or psk, and the overlay
-sizes its frames and fragments once."""
+"""Fields of `[segment]` that need a restart: interfaces with other names are other interfaces, no session outlives its
+suite or psk, and the overlay sizes its frames and fragments once."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """A peer whose key stays and whose stanza does not."""
+    """A peer with the same key and a different stanza."""
 
     old: PeerConfig
     new: PeerConfig
     fields: tuple[str, ...]
-    """Names of `PeerConfig`'s fields, in their order."""
+    """Names of the fields of `PeerConfig` that differ, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigDiff:
-    """From `old` to `new`. A peer is its key: another key under the same name is one removed and one added."""
+    """From `old` to `new`. A key identifies a peer: a new key under the same name is one peer removed and one added."""
 
     old: Config
     new: Config
@@ -39,7 +40,7 @@ class ConfigDiff:
 
     @property
     def filter(self) -> bool:
-        """The `[filter]` table means something else than before."""
+        """True if the meaning of `[filter]` changed."""
         return self.old.filter != self.new.filter
 
     @property
@@ -49,11 +50,11 @@ class ConfigDiff:
 
     @property
     def restart(self) -> tuple[str, ...]:
-        """The segment's changes that a running node cannot follow."""
+        """The changes of the segment that need a restart of the node."""
         return tuple(name for name in self.segment if name in RESTART_FIELDS)
 
     def lines(self) -> list[str]:
-        """For people, one line per difference; secrets are not shown."""
+        """The differences as text, one per line, without secrets."""
         return [
             *(
                 f"segment: {_change(self.old.segment, self.new.segment, f)}{_restart(f)}"
@@ -68,7 +69,7 @@ class ConfigDiff:
 
 
 def diff_configs(old: Config, new: Config) -> ConfigDiff:
-    """Compare two configurations; in the order of their files."""
+    """Compare two configurations. The result is in the order of their files."""
     before = {peer.public_key: peer for peer in old.peers}
     after = {peer.public_key: peer for peer in new.peers}
     return ConfigDiff(

@@ -1,14 +1,14 @@
-"""Rules of `[filter]` that can never match, because an earlier one decides all that they would.
+"""Finds rules of `[filter]` that can never match, because an earlier rule decides about every frame that they would match.
 
-Each element of a rule's source or destination (a network, a station, a peer) gets a bit mask: which rules cover it. The
-rules that cover a whole list are the AND of its elements' masks, so the work grows with the file and not with its square.
-Ports are masks of 65 536 bits, for the same reason.
+Each element of a rule's source or destination (a network, a station, a peer) gets a bit mask that says which rules cover
+it. The rules that cover a whole list are the AND of its elements' masks, so the work grows with the size of the file and
+not with its square. Ports are masks of 65 536 bits for the same reason.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
-from l2overlay.config.types import Action, FilterRule, PortRange, Subjects
+from l2overlay.filter.model import Action, FilterRule, PortRange, Subjects
 
 _Element = tuple[object, ...]
 """`(version, prefix length, first bits)` of a network, `(MAC,)` of a station, `(name,)` of a peer."""
@@ -36,7 +36,7 @@ def decided_earlier(rules: Sequence[FilterRule]) -> Iterator[tuple[int, int]]:
 
 
 def _fits(earlier: FilterRule, later: FilterRule) -> bool:
-    """Whether the earlier rule asks no more of a frame than the later one, subjects and ports apart."""
+    """Whether the earlier rule is no stricter than the later one, leaving subjects and ports aside."""
     return (
         earlier.direction == later.direction
         and earlier.protocol in (None, later.protocol)
@@ -57,7 +57,7 @@ class _Coverage:
         self._exact: dict[_Element, int] = {}
         self._prefixes: set[tuple[int, int]] = set()
         self._known: dict[int, int] = {}
-        """By identity of a `Subjects`: rules with the same words share one."""
+        """By the identity of a `Subjects`, because rules with the same words share one."""
         for subjects, mask in _positions_of(sides):
             if subjects is None:
                 self._anybody = mask
@@ -67,7 +67,7 @@ class _Coverage:
             self._prefixes |= {(network.version, network.prefixlen) for network in subjects.networks}
 
     def covering(self, subjects: Subjects | None) -> int:
-        """The rules that mean everybody whom `subjects` means."""
+        """The rules that match everyone in `subjects`."""
         if subjects is None:
             return self._anybody
         known = self._known.get(id(subjects))
@@ -95,7 +95,7 @@ class _Coverage:
 
 
 def _positions_of(sides: Sequence[Subjects | None]) -> Iterable[tuple[Subjects | None, int]]:
-    """Each distinct side and the mask of the rules that have it."""
+    """Each distinct side, with the mask of the rules that have it."""
     found: dict[int, tuple[Subjects | None, int]] = {}
     for position, subjects in enumerate(sides):
         _, mask = found.get(id(subjects), (subjects, 0))
@@ -119,14 +119,14 @@ def _port_mask(ranges: tuple[PortRange, ...]) -> int:
 
 
 def _ports_cover(outer: int, inner: int) -> bool:
-    """Masks; 0 is any port."""
+    """Whether the mask `outer` contains the mask `inner`; 0 means any port."""
     if not outer or not inner:
         return not outer
     return outer | inner == outer
 
 
 def _bits(mask: int) -> Iterator[int]:
-    """The positions of the bits that are set, the lowest first."""
+    """The positions of the set bits, lowest first."""
     while mask:
         lowest = mask & -mask
         yield lowest.bit_length() - 1

@@ -1,8 +1,8 @@
-"""Where each key and value of a TOML 1.0 text stands, because `tomllib` keeps no positions.
+"""Finds the position of each key and value in a TOML 1.0 text, because `tomllib` keeps no positions.
 
-A scanner over the grammar's outline (https://toml.io/en/v1.0.0): it finds keys, headers and the extent of values, and
-leaves their meaning to tomllib. It stops in silence at the first thing that is not TOML, since tomllib will name it,
-and it refuses deep nesting, for which tomllib needs quadratic memory (dotted keys) or the C stack (arrays).
+A scanner for the outline of the grammar (https://toml.io/en/v1.0.0): it finds keys, headers and the extent of values, and
+leaves their meaning to tomllib. It stops silently at the first thing that is not TOML, because tomllib reports that. It
+refuses deep nesting, for which tomllib needs quadratic memory (dotted keys) or the C stack (arrays).
 """
 
 import contextlib
@@ -12,13 +12,13 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 Path = tuple[str | int, ...]
-"""`("peers", 2, "endpoint")`: keys, and indexes from 0 into arrays."""
+"""`("peers", 2, "endpoint")`: keys, and indexes into arrays, from 0."""
 
 MAX_DEPTH = 16
-"""Of dotted keys and nested values; peers.toml needs 4. A key of 50 000 parts took tomllib 44 s and 5 GB."""
+"""For dotted keys and nested values; peers.toml needs 4. A key of 50 000 parts took tomllib 44 s and 5 GB."""
 
-# Groups are repeated greedily and not possessively: Python 3.11.2, which is Debian 12's, then finds other places (the tests
-# of this file failed there). What a group may hold is told by its first character, so nothing is tried twice.
+# Groups are repeated greedily, not possessively: with possessive groups, Python 3.11.2 (Debian 12) finds wrong positions
+# (the tests of this file failed there). The first character of a group decides what it may hold, so nothing is tried twice.
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*+")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]++")
@@ -36,7 +36,7 @@ _SCALAR = re.compile(r"\d{4}-\d\d-\d\d \d\d:[^\s,\]}#]*+|[^\s,\]}#=\[{\"']++")
 
 
 class NestingError(ValueError):
-    """Deeper than `MAX_DEPTH`."""
+    """Raised for nesting deeper than `MAX_DEPTH`."""
 
     def __init__(self, line: int, column: int) -> None:
         self.line = line
@@ -45,7 +45,7 @@ class NestingError(ValueError):
 
 
 class _NotTomlError(Exception):
-    """From here on the text is not TOML."""
+    """Raised where the text stops being TOML."""
 
 
 @dataclass(slots=True)
@@ -59,29 +59,29 @@ class Place:
 
 @dataclass(slots=True)
 class Positions:
-    """The outcome of `positions(text)`. Lines and columns count from 1, columns in characters, as tomllib does."""
+    """The result of `positions(text)`. Lines and columns count from 1, and columns count characters, as in tomllib."""
 
     text: str
     places: dict[Path, Place] = field(default_factory=dict)
     repeated: list[tuple[Path, Place]] = field(default_factory=list)
-    """What was written a second time, which TOML forbids."""
+    """Keys and tables that appear a second time, which TOML forbids."""
     _line_starts: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._line_starts = [0, *(m.end() for m in re.finditer("\n", self.text))]
 
     def line_and_column(self, offset: int) -> tuple[int, int]:
-        """Of an offset into the text."""
+        """The line and column of an offset into the text."""
         line = bisect_right(self._line_starts, offset)
         return line, offset - self._line_starts[line - 1] + 1
 
     def key(self, path: Path) -> tuple[int, int]:
-        """Where the key stands, or the nearest table or array around it; (0, 0) when there is none."""
+        """The position of the key, or of the nearest table or array around it; (0, 0) if there is none."""
         place = self._nearest(path)
         return self.line_and_column(place.key) if place else (0, 0)
 
     def value(self, path: Path) -> tuple[int, int]:
-        """Where the value stands, or the nearest table or array around it; (0, 0) when there is none."""
+        """The position of the value, or of the nearest table or array around it; (0, 0) if there is none."""
         place = self._nearest(path)
         return self.line_and_column(place.value) if place else (0, 0)
 
@@ -92,7 +92,7 @@ class Positions:
 
 
 def positions(text: str) -> Positions:
-    """Find every key and value of `text`, as far as it is TOML. Raises NestingError only."""
+    """Find every key and value of `text`, up to the first thing that is not TOML. Raises only NestingError."""
     scanner = _Scanner(text)
     with contextlib.suppress(_NotTomlError):
         scanner.scan_document()
@@ -107,7 +107,7 @@ class _Scanner:
         self._table: Path = ()
         self._explicit: set[Path] = set()
         self._array_sizes: dict[Path, int] = {}
-        """Of `[[headers]]`."""
+        """The number of elements of each array that `[[headers]]` have made so far."""
 
     def scan_document(self) -> None:
         while True:
@@ -144,12 +144,12 @@ class _Scanner:
         self._record_new(self._table, Place(start, start, self.at))
 
     def _record_implied(self, table: Path, start: int) -> None:
-        """`[a.b]` makes a, too, where no header of its own does."""
+        """`[a.b]` also makes the table a, unless it has a header of its own."""
         for size in range(1, len(table)):
             self.found.places.setdefault(table[:size], Place(start, start, self.at))
 
     def _resolve(self, names: tuple[str, ...]) -> Path:
-        """`[a.b]` below `[[a]]` means the latest element of a."""
+        """`[a.b]` below `[[a]]` belongs to the latest element of a."""
         path: Path = ()
         for name in names:
             path = (*path, name)
@@ -223,7 +223,7 @@ class _Scanner:
         return self._accept(bracket)
 
     def _scan_key(self) -> list[tuple[str, int]]:
-        """A dotted key: each part and where it stands."""
+        """The parts of a dotted key, each with its offset."""
         parts: list[tuple[str, int]] = []
         while not parts or self._accept("."):
             self._skip(_SPACE)

@@ -1,19 +1,19 @@
-"""The tables of peers.toml as pydantic models: which keys there are and what each may hold. The JSON Schema is made
-from them too.
+"""The tables of peers.toml as pydantic models: which keys exist and what each may hold. The JSON Schema is made of them.
 
-To add a table (`[filter]`): its model here and a field for it in `FileTables`, what it must be to other tables in
-`config.checks.py`, its frozen counterpart in `config.py`. Import this module lazily: pydantic costs 0.1 s and 10 MB.
+Defaults come from what a table becomes (`config.types`, `filter.model`) or from `config.limits`.
+
+To add a table: put its model here and a field for it into `FileTables`, its checks against other tables into a module
+like `config.checks`, and its frozen counterpart into `config.types`. Import this module lazily: pydantic costs 0.1 s and
+10 MB.
 """
 
-import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from l2overlay.config.checks import Document, Fault
-from l2overlay.config.filter import PROTOCOLS, port_or_list, text_or_list
+from l2overlay.config.document import Document
+from l2overlay.config.filter_values import port_or_list, text_or_list
 from l2overlay.config.limits import (
     DEFAULT_AGEING_TIME,
     DEFAULT_MTU,
@@ -32,14 +32,14 @@ from l2overlay.config.limits import (
     MIN_AGEING_TIME,
     MIN_MTU,
 )
-from l2overlay.config.positions import Path
-from l2overlay.config.protect import (
+from l2overlay.config.protect_values import (
     ETHERTYPES,
     RESERVED_NAMES,
     bound_address,
     parse_ethertype,
     reserved_protocol,
 )
+from l2overlay.config.types import ProtectConfig, StormConfig
 from l2overlay.config.values import (
     INTERFACE_NAME,
     PEER_NAME,
@@ -48,17 +48,32 @@ from l2overlay.config.values import (
     interface_name,
     peer_name,
     public_key_text,
-    quote,
     segment_name,
     split_endpoint,
     split_listen,
     station_mac,
 )
-from l2overlay.suggestion import suggestion
+from l2overlay.filter.model import ANY_PROTOCOL, PROTOCOLS, FilterConfig, SecurityGroup
+
+OnOff = Literal["on", "off"]
+PassDrop = Literal["pass", "drop"]
+
+_FILTER: Any = FilterConfig()  # Any, because a Literal accepts no str
+_GROUP: Any = SecurityGroup("", ())
+_PROTECT, _STORM_LIMIT = ProtectConfig(), StormConfig().broadcast
+
+
+def on_off(value: bool) -> OnOff:
+    """A switch as it is written in the file."""
+    return "on" if value else "off"
+
+
+def _pass_drop(passes: bool) -> PassDrop:
+    return "pass" if passes else "drop"
 
 
 def checked_by(check: Callable[[str], object]) -> AfterValidator:
-    """Let `check` refuse a text with its own ValueError; the text itself stays."""
+    """A validator that refuses what `check` raises ValueError for, and leaves the text unchanged."""
 
     def validate(text: str) -> str:
         check(text)
@@ -68,7 +83,7 @@ def checked_by(check: Callable[[str], object]) -> AfterValidator:
 
 
 def _kept(check: Callable[[object], object]) -> Callable[[object], object]:
-    """As `checked_by`, for values of several types."""
+    """Like `checked_by`, for values of several types."""
 
     def validate(value: object) -> object:
         check(value)
@@ -78,7 +93,7 @@ def _kept(check: Callable[[object], object]) -> Callable[[object], object]:
 
 
 def pattern(expression: str) -> Any:
-    """For the JSON Schema only: `checked_by` says more clearly what is wrong."""
+    """A pattern for the JSON Schema only; `checked_by` gives better messages."""
     return Field(json_schema_extra={"pattern": f"^{expression}$"})
 
 
@@ -92,7 +107,7 @@ AddressText = Annotated[str, checked_by(interface_address), pattern("[0-9A-Fa-f:
 
 
 def shaped_by(check: Callable[[object], object], schema: dict[str, Any]) -> Any:
-    """For values of several types: pydantic would name each type that it tried. `config.filter` looks at what is in them."""
+    """A validator for values of several types; with a union, pydantic would complain about each type that it tried."""
     return (AfterValidator(check), WithJsonSchema(schema))
 
 
@@ -128,12 +143,10 @@ Listen = Annotated[
 BoundAddress = Annotated[str, checked_by(bound_address), pattern("[0-9A-Fa-f:.]+")]
 Listed = Annotated[list[str], Field(max_length=MAX_LISTED)]
 Reserved = Annotated[Any, *shaped_by(_kept(reserved_protocol), {"enum": list(RESERVED_NAMES)})]
-OnOff = Literal["on", "off"]
-PassDrop = Literal["pass", "drop"]
 
 
 class Table(BaseModel):
-    """What all tables share: no unknown keys, no conversions (a text is no number)."""
+    """The base of all tables: unknown keys are refused, and nothing is converted (a text is not a number)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -143,7 +156,7 @@ class SegmentTable(Table):
 
     name: SegmentName = Field(description="Names the segment, its files and its interfaces.")
     bridge: InterfaceName | None = Field(
-        None, description="Bridge that the TAP joins; made when missing. Default: br-NAME."
+        None, description="Bridge that the TAP joins; created if it is missing. Default: br-NAME."
     )
     tap: InterfaceName | None = Field(None, description="TAP interface. Default: tap-NAME.")
     mtu: int = Field(
@@ -156,21 +169,21 @@ class SegmentTable(Table):
         DEFAULT_AGEING_TIME,
         ge=MIN_AGEING_TIME,
         le=MAX_AGEING_TIME,
-        description="Seconds after its last frame until a station is forgotten.",
+        description="Seconds from a station's last frame until it is forgotten.",
     )
     listen: Listen = Field(
         DEFAULT_PORT,
-        description="UDP port of nodes whose stanza has no endpoint; with an address, all that this node binds.",
+        description="UDP port of nodes whose stanza has no endpoint. With an address, the node binds only that.",
     )
     suite: Literal["aes-gcm", "chacha20-poly1305"] = Field(
         "aes-gcm",
         description="Cipher of every session; chacha20-poly1305 is for hosts without AES instructions.",
     )
     psk_file: str | None = Field(
-        None, min_length=1, description="File with 32 bytes in base64, mixed into every handshake; mode 0600."
+        None, min_length=1, description="File with 32 bytes in base64, mode 0600; part of every handshake."
     )
     addresses: dict[str, Annotated[list[AddressText], Field(max_length=MAX_ADDRESSES)]] = Field(
-        {}, description="By node name: the addresses that this node puts on its bridge."
+        {}, description="The addresses that each node puts on its bridge, by node name."
     )
 
 
@@ -183,18 +196,21 @@ class PeerTable(Table):
         None,
         description="host:port or [v6]:port of its underlay address; without it the peer must call first.",
     )
-    macs: list[MacText] = Field([], description="Stations that live behind this peer and nowhere else.")
+    macs: list[MacText] = Field([], description="Stations that are always behind this peer.")
     learn: Literal["on", "off", "locked"] = Field(
-        "on", description="off: only macs may send; locked: who was learned here stays here."
+        "on", description="off: only macs may send; locked: a station learned here stays here."
     )
     max_macs: int | None = Field(
-        None, ge=1, le=MAX_STATIC_MACS, description="Stations behind this peer at most, macs included."
+        None,
+        ge=1,
+        le=MAX_STATIC_MACS,
+        description="The largest number of stations behind this peer, macs included.",
     )
     persistent_keepalive: float = Field(
         DEFAULT_PERSISTENT_KEEPALIVE,
         ge=0,
         le=MAX_PERSISTENT_KEEPALIVE,
-        description="Seconds between keepalives of an idle session, to keep NATs open; 0 is off.",
+        description="Seconds between keepalives of an idle session, which keep NAT mappings alive; 0 turns them off.",
     )
 
 
@@ -204,62 +220,69 @@ class FilterRuleTable(Table):
     direction: Literal["in", "out"] = Field(
         description="in: from the overlay to this host's guests; out: the reverse."
     )
-    action: Literal["accept", "drop", "reject", "log"] = Field(description="log goes on to the next rule.")
+    action: Literal["accept", "drop", "reject", "log"] = Field(
+        description="After log, the next rule is tried."
+    )
     protocol: Protocol = Field(
-        "any", description="tcp, udp, sctp, icmp (of both families), gre, esp, any, or a number."
+        ANY_PROTOCOL, description="tcp, udp, sctp, icmp (of both families), gre, esp, any, or a number."
     )
     source: TextOrList | None = Field(
         None, description="Networks, addresses, stations (MAC), peers or @groups."
     )
     destination: TextOrList | None = Field(None, description="As source.")
-    ports: PortOrList | None = Field(None, description='Of the destination: 22, "8000-8010", or a list.')
+    ports: PortOrList | None = Field(None, description='Destination ports: 22, "8000-8010", or a list.')
     source_ports: PortOrList | None = Field(None, description="As ports.")
     icmp_types: TextOrList | None = Field(None, description="By name: echo-request, ...")
     state: TextOrList | None = Field(
-        None, description="new or invalid; established and related pass before all rules."
+        None, description="new or invalid; established and related connections are accepted before all rules."
     )
-    rate: str | None = Field(None, description="10/s, 100/min, 5/h: matches up to this rate only.")
+    rate: str | None = Field(None, description="10/s, 100/min, 5/h: the rule matches only up to this rate.")
     burst: int | None = Field(
-        None, ge=1, le=10_000, description="Frames that may come at once before rate counts."
+        None, ge=1, le=10_000, description="How many frames may come at once before rate applies."
     )
     comment: str = Field("", max_length=200, description="For people.")
 
 
 class SecurityGroupRuleTable(Table):
-    """What the stations of a security group may."""
+    """What the stations of a security group may send or receive."""
 
     direction: Literal["in", "out"] = Field("in", description="As in [[filter.rules]].")
     remote: TextOrList | None = Field(
         None, description="The other end: networks, stations, peers or @groups."
     )
-    protocol: Protocol = Field("any", description="As in [[filter.rules]].")
-    ports: PortOrList | None = Field(None, description="Of the destination.")
+    protocol: Protocol = Field(ANY_PROTOCOL, description="As in [[filter.rules]].")
+    ports: PortOrList | None = Field(None, description="Destination ports.")
     icmp_types: TextOrList | None = Field(None, description="By name: echo-request, ...")
     comment: str = Field("", max_length=200, description="For people.")
 
 
 class SecurityGroupTable(Table):
-    """Stations for whom all is denied that no rule of their groups accepts."""
+    """Stations whose frames are refused unless a rule of their groups accepts them."""
 
-    name: str = Field(description="Also a group: @NAME are its stations.")
+    name: str = Field(description="Also names a group: @NAME means its stations.")
     stations: list[str] = Field(description="MAC addresses, or @groups of them.")
-    default_in: Literal["accept", "drop", "reject"] = Field("drop", description="For its stations.")
-    default_out: Literal["accept", "drop", "reject"] = Field("accept", description="For its stations.")
+    default_in: Literal["accept", "drop", "reject"] = Field(
+        _GROUP.default_in.value, description="For frames to its stations that no rule accepts."
+    )
+    default_out: Literal["accept", "drop", "reject"] = Field(
+        _GROUP.default_out.value, description="For frames from its stations that no rule accepts."
+    )
     rules: list[SecurityGroupRuleTable] = Field([], max_length=MAX_FILTER_RULES)
 
 
 class FilterTable(Table):
-    """What may cross between the overlay and this host's guests; without this table, everything."""
+    """What may cross between the overlay and this host's guests. Without this table, everything may."""
 
-    backend: Literal["iptables"] = Field("iptables", description="iptables through bridge_nf, stateful.")
+    backend: Literal["iptables"] = Field("iptables", description="iptables with bridge netfilter, stateful.")
     default_in: Literal["accept", "drop", "reject"] = Field(
-        "accept", description="What happens to frames from the overlay that no rule decides."
+        _FILTER.default_in.value, description="For frames from the overlay that no rule decides."
     )
     default_out: Literal["accept", "drop", "reject"] = Field(
-        "accept", description="What happens to frames to the overlay that no rule decides."
+        _FILTER.default_out.value, description="For frames to the overlay that no rule decides."
     )
     tagged: Literal["accept", "drop"] = Field(
-        "drop", description="Frames with a VLAN tag, which iptables does not see into."
+        _FILTER.tagged.value,
+        description="For frames with a VLAN tag or PPPoE, which iptables does not look into.",
     )
     groups: dict[str, list[str]] = Field(
         {}, description="Named lists of networks, addresses, stations and peers."
@@ -269,17 +292,20 @@ class FilterTable(Table):
 
 
 class StormLimitTable(Table):
-    """Of one class of flooded frames from one port."""
+    """The limit for one class of flooded frames from one port."""
 
-    frames: int | None = Field(None, ge=1, le=MAX_STORM_RATE, description="A second.")
-    bytes: int | None = Field(None, ge=1500, le=MAX_STORM_RATE, description="A second.")
+    frames: int | None = Field(None, ge=1, le=MAX_STORM_RATE, description="Frames a second.")
+    bytes: int | None = Field(None, ge=1500, le=MAX_STORM_RATE, description="Bytes a second.")
     burst: float | None = Field(
-        None, gt=0, le=60, description="So many seconds' worth may come at once; default 2."
+        None,
+        gt=0,
+        le=60,
+        description=f"How many seconds' worth may come at once; default {_STORM_LIMIT.burst_time:g}.",
     )
 
 
 class StormTable(Table):
-    """What may be flooded from one port; the rest is dropped and counted."""
+    """How much one port may flood; the rest is dropped and counted."""
 
     broadcast: StormLimitTable | None = None
     multicast: StormLimitTable | None = None
@@ -287,7 +313,7 @@ class StormTable(Table):
 
 
 class ProtectTable(Table):
-    """What the switch refuses, so that one site's trouble does not become everybody's."""
+    """What the switch refuses, so that trouble at one site does not spread to the others."""
 
     dhcp_servers: Listed | None = Field(
         None, description="Peers and stations (MAC) that may answer as DHCP servers. Default: anybody."
@@ -295,23 +321,33 @@ class ProtectTable(Table):
     router_advertisements: Listed | None = Field(
         None, description="Peers and stations that may send IPv6 router advertisements. Default: anybody."
     )
-    arp_spoof_guard: OnOff = Field("off", description="A station may claim only the addresses bound to it.")
+    arp_spoof_guard: OnOff = Field(
+        on_off(_PROTECT.arp_spoof_guard), description="A station may claim only the addresses bound to it."
+    )
     bindings: dict[str, Annotated[list[BoundAddress], Field(max_length=MAX_BOUND_ADDRESSES)]] = Field(
-        {}, description="By station (MAC): its addresses. Others are bound to who claims them first."
+        {},
+        description="The addresses of a station (MAC). Other addresses belong to the first station that claims them.",
     )
     ethertypes_allow: list[EtherType] | None = Field(
-        None, description="All that passes. Default: everything."
+        None, description="The only EtherTypes that pass. Default: all."
     )
-    ethertypes_deny: list[EtherType] | None = Field(None, description="What does not pass.")
-    bpdu: PassDrop = Field("pass", description="Spanning tree (01:80:c2:00:00:00).")
+    ethertypes_deny: list[EtherType] | None = Field(None, description="EtherTypes that do not pass.")
+    bpdu: PassDrop = Field(_pass_drop(_PROTECT.bpdu_passes), description="Spanning tree (01:80:c2:00:00:00).")
     reserved: Annotated[list[Reserved], Field(max_length=len(RESERVED_NAMES))] = Field(
         [], description="Protocols between neighbours that pass (to 01:80:c2:00:00:01 .. 0f). Default: none."
     )
-    lldp: PassDrop = Field("drop", description='"pass" is the same as reserved = ["lldp"].')
+    lldp: PassDrop = Field(
+        _pass_drop("lldp" in _PROTECT.reserved_passes),
+        description='"pass" is the same as reserved = ["lldp"].',
+    )
     isolation: Listed | None = Field(None, description="Peers and stations that do not talk to each other.")
-    storm_control: OnOff = Field("on", description="Caps what each port may flood.")
+    storm_control: OnOff = Field(
+        on_off(_PROTECT.storm is not None), description="Limits what each port may flood."
+    )
     storm: StormTable | None = None
-    loop_guard: OnOff = Field("on", description="Finds and cuts a second path between two hosts' bridges.")
+    loop_guard: OnOff = Field(
+        on_off(_PROTECT.loop_guard), description="Finds and cuts a second path between two hosts' bridges."
+    )
 
 
 class FileTables(Table):
@@ -323,14 +359,6 @@ class FileTables(Table):
     )
     filter: FilterTable | None = None
     protect: ProtectTable | None = None
-
-
-def check_tables(document: Document) -> tuple[FileTables | None, list[Fault]]:
-    """The document as models, or None and what is wrong with its keys and values one by one."""
-    try:
-        return FileTables.model_validate(document), []
-    except ValidationError as error:
-        return None, [_fault(dict(details)) for details in error.errors(include_url=False)]
 
 
 def json_schema() -> Document:
@@ -356,105 +384,3 @@ def _without_null(schema: Any) -> Any:
     rest = [choice for choice in choices if choice != {"type": "null"}]
     only = rest[0] if len(rest) == 1 else {"anyOf": rest}
     return only | {key: part for key, part in parts.items() if key not in ("anyOf", "default")}
-
-
-def _fault(details: dict[str, Any]) -> Fault:
-    path: Path = tuple(part for part in details["loc"] if part != "[key]")
-    label = next((part for part in reversed(path) if isinstance(part, str)), "the file")
-    match details["type"]:
-        case "extra_forbidden":
-            return Fault(
-                path, f"unknown key {quote(label)}{suggestion(label, _keys_at(path[:-1]))}", at_key=True
-            )
-        case "missing" if len(path) == 1:
-            return Fault(path, f"the table [{label}] is missing")
-        case "missing":
-            return Fault(path, f"the key {label!r} is missing here", at_key=True)
-        case "literal_error":
-            return Fault(path, _choice_message(label, path, details["input"]))
-        case "value_error":
-            return Fault(path, str(details["ctx"]["error"]))
-    return Fault(path, _plain_message(label, details))
-
-
-_TYPES = {
-    "string_type": "text in quotes",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "list_type": "a list in [ ]",
-    "dict_type": "a table",
-    "model_type": "a table",
-}
-_BOUNDS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than_equal": ("le", "at most"),
-}
-_LENGTHS = {
-    "too_long": ("max_length", "at most"),
-    "too_short": ("min_length", "at least"),
-    "string_too_long": ("max_length", "at most"),
-    "string_too_short": ("min_length", "at least"),
-}
-
-
-def _plain_message(label: str, details: dict[str, Any]) -> str:
-    kind = details["type"]
-    if kind in _TYPES:
-        return f"{label} must be {_TYPES[kind]}, not {_describe(details['input'])}"
-    if kind in _BOUNDS:
-        key, words = _BOUNDS[kind]
-        return f"{label} must be {words} {int(details['ctx'][key])}, not {_describe(details['input'])}"
-    if kind in _LENGTHS:
-        key, words = _LENGTHS[kind]
-        unit = "characters" if kind.startswith("string") else "entries"
-        return f"{label} must have {words} {details['ctx'][key]} {unit}"
-    return f"{label}: {details['msg']}"
-
-
-def _describe(value: object) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return quote(str(value))[1:-1] if abs(value) < 1e18 else "a huge number"
-        case str():
-            return f"the text {quote(value)}"
-        case list():
-            return "a list"
-        case dict():
-            return "a table"
-    return f"a {type(value).__name__}"
-
-
-def _choice_message(label: str, path: Path, value: object) -> str:
-    choices = [str(choice) for choice in typing.get_args(_field_at(path).annotation)]
-    listed = " or ".join(repr(choice) for choice in choices)
-    hint = suggestion(value, choices) if isinstance(value, str) else ""
-    return f"{label} must be {listed}, not {_describe(value)}{hint}"
-
-
-def _keys_at(path: Path) -> list[str]:
-    """The keys that the table at `path` may have."""
-    return list(_model_at(path).model_fields)
-
-
-def _field_at(path: Path) -> FieldInfo:
-    names = [part for part in path if isinstance(part, str)]
-    return _model_at(path[: path.index(names[-1])]).model_fields[names[-1]]
-
-
-def _model_at(path: Path) -> type[BaseModel]:
-    model: type[BaseModel] = FileTables
-    for part in path:
-        if isinstance(part, str) and (inner := _model_in(model.model_fields[part].annotation)):
-            model = inner
-    return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """`PeerTable` of `list[PeerTable] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for part in typing.get_args(annotation) if (model := _model_in(part))), None)

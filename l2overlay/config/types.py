@@ -1,8 +1,8 @@
-"""What a valid peers.toml becomes: typed, frozen data. `config.py` makes it and is where to import it from."""
+"""What a valid peers.toml becomes: typed, frozen data, made by `config.read`. `filter.model` has the part for `[filter]`."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from l2overlay.addresses import MacAddress, PeerKey
 from l2overlay.config.limits import (
@@ -11,6 +11,7 @@ from l2overlay.config.limits import (
     DEFAULT_PERSISTENT_KEEPALIVE,
     DEFAULT_PORT,
 )
+from l2overlay.filter.model import FilterConfig
 
 
 class Suite(IntEnum):
@@ -22,7 +23,7 @@ class Suite(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a peer can be reached: a host name or numeric address (IPv6 without brackets), and a UDP port."""
+    """Where a peer can be reached: a host name or a numeric address (IPv6 without brackets), and a UDP port."""
 
     host: str
     port: int
@@ -36,7 +37,7 @@ class Learn(StrEnum):
 
     ON = "on"
     OFF = "off"  # only its macs may send
-    LOCKED = "locked"  # who was learned here stays here
+    LOCKED = "locked"  # a station learned here stays here
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,12 @@ class PeerConfig:
     public_key: PeerKey
     endpoint: Endpoint | None = None
     macs: tuple[MacAddress, ...] = ()
-    """Stations that live behind this peer and nowhere else (static FDB entries)."""
+    """Stations that are always behind this peer (static FDB entries)."""
     learn: Learn = Learn.ON
     max_macs: int | None = None
-    """Stations behind this peer, `macs` included; None: as many as the FDB holds."""
+    """The largest number of stations behind this peer, `macs` included; None: as many as the FDB holds."""
     persistent_keepalive: float = DEFAULT_PERSISTENT_KEEPALIVE
-    """Seconds; 0 is off."""
+    """Seconds between keepalives of an idle session; 0 turns them off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,117 +66,22 @@ class SegmentConfig:
     tap: str
     """Interface name; default `tap-NAME`."""
     mtu: int = DEFAULT_MTU
-    """Of TAP and bridge: the largest IP datagram of a guest."""
+    """The MTU of TAP and bridge: the largest IP datagram that a guest can send."""
     ageing_time: float = DEFAULT_AGEING_TIME
     listen: int = DEFAULT_PORT
-    """UDP port of a node whose own stanza has no endpoint, or of `listen_address`."""
+    """The UDP port, if `listen_address` is set or the node's own stanza has no endpoint."""
     listen_address: str = ""
-    """The one address that the node binds; "" is every one of the host."""
+    """The only address that the node binds; "" means all addresses of the host."""
     suite: Suite = Suite.AESGCM
     psk: bytes | None = field(default=None, repr=False)
-    """32 bytes from `psk_file`, mixed into every handshake."""
+    """32 bytes from `psk_file`, part of every handshake."""
     addresses: dict[str, tuple[IPv4Interface | IPv6Interface, ...]] = field(default_factory=dict)
-    """By node name: what that node puts on its bridge."""
-
-
-class Direction(StrEnum):
-    """Seen from this host's guests."""
-
-    IN = "in"  # from the overlay to the guests of this host
-    OUT = "out"  # the reverse
-
-
-class Action(StrEnum):
-    """What a rule does with a frame; all but `log` end the search."""
-
-    ACCEPT = "accept"
-    DROP = "drop"
-    REJECT = "reject"
-    LOG = "log"
-
-
-@dataclass(frozen=True, slots=True)
-class Subjects:
-    """Who a rule means: any one of these. Groups are expanded already."""
-
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    macs: tuple[MacAddress, ...] = ()
-    peers: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    """As written in the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many frames in so many seconds, and how many at once."""
-
-    count: int
-    unit: str
-    """"s", "min" or "h"."""
-    burst: int
-
-    def __str__(self) -> str:
-        return f"{self.count}/{self.unit}, {self.burst} at once"
-
-
-PortRange = tuple[int, int]
-"""First and last port."""
-
-
-@dataclass(frozen=True, slots=True)
-class FilterRule:
-    """One rule for both address families. None and empty mean: whatever it is."""
-
-    label: str
-    """"rule 3", or "security group web, rule 1"."""
-    direction: Direction
-    action: Action
-    protocol: str | int | None = None
-    """"tcp", "udp", "sctp", "icmp" (of both families), "gre", "esp", or a number."""
-    source: Subjects | None = None
-    destination: Subjects | None = None
-    ports: tuple[PortRange, ...] = ()
-    """Of the destination."""
-    source_ports: tuple[PortRange, ...] = ()
-    icmp_types: tuple[str, ...] = ()
-    states: tuple[str, ...] = ()
-    """"new", "invalid"."""
-    rate: Rate | None = None
-    """The rule matches up to this rate; what is above it goes on to the next rule."""
-    comment: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SecurityGroup:
-    """Rules that accept, and the defaults, for its stations."""
-
-    name: str
-    stations: tuple[MacAddress, ...]
-    default_in: Action = Action.DROP
-    default_out: Action = Action.ACCEPT
-    rules: tuple[FilterRule, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FilterConfig:
-    """The `[filter]` table."""
-
-    backend: str = "iptables"
-    default_in: Action = Action.ACCEPT
-    default_out: Action = Action.ACCEPT
-    tagged: Action = Action.DROP
-    """Frames with a VLAN tag (or PPPoE), which bridge netfilter does not look into."""
-    rules: tuple[FilterRule, ...] = ()
-    security_groups: tuple[SecurityGroup, ...] = ()
-
-    def default(self, direction: Direction) -> Action:
-        """The policy of a direction."""
-        return self.default_in if direction is Direction.IN else self.default_out
+    """What each node puts on its bridge, by node name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Peers, by key, with all their stations; and single stations wherever they are."""
+    """Peers, by key, with all their stations; and single stations, wherever they are."""
 
     peers: frozenset[PeerKey] = frozenset()
     macs: frozenset[MacAddress] = frozenset()
@@ -183,17 +89,17 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class StormLimit:
-    """What may pass of one class of flooded frames from one port: a second, and at once."""
+    """How much of one class of flooded frames may pass from one port. Rates are per second."""
 
     frame_rate: float
     byte_rate: float
     burst_time: float = 2.0
-    """So many seconds' worth may come at once."""
+    """How many seconds' worth may come at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class StormConfig:
-    """`[protect.storm]`. docs/protection.md says where the defaults come from."""
+    """The `[protect.storm]` table. docs/protection.md explains the defaults."""
 
     broadcast: StormLimit = StormLimit(2_000, 4e6)
     multicast: StormLimit = StormLimit(10_000, 50e6)
@@ -202,22 +108,22 @@ class StormConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProtectConfig:
-    """The `[protect]` table; without it the same with its defaults."""
+    """The `[protect]` table. Without the table, these defaults apply."""
 
     dhcp_servers: Party | None = None
-    """Who may answer as a DHCP server; None: anybody."""
+    """Who may answer as a DHCP server; None means anybody."""
     router_advertisements: Party | None = None
-    """Who may announce itself as an IPv6 router; None: anybody."""
+    """Who may announce itself as an IPv6 router; None means anybody."""
     arp_spoof_guard: bool = False
     bindings: dict[MacAddress, tuple[IPv4Address | IPv6Address, ...]] = field(default_factory=dict)
-    """The only addresses that a station may claim, and nobody else may."""
+    """The only addresses that a station may claim; no other station may claim them."""
     ethertypes_allow: frozenset[int] | None = None
     ethertypes_deny: frozenset[int] | None = None
     bpdu_passes: bool = True
     reserved_passes: frozenset[str] = frozenset()
-    """Protocols to reserved group addresses that pass: names of `config.protect.RESERVED_NAMES`."""
+    """Protocols to reserved group addresses that pass: names from `config.protect_values.RESERVED_NAMES`."""
     isolation: Party | None = None
-    """Who may not talk to each other."""
+    """Peers and stations that may not talk to each other."""
     storm: StormConfig | None = StormConfig()
     loop_guard: bool = True
 
@@ -229,10 +135,10 @@ class Config:
     segment: SegmentConfig
     peers: tuple[PeerConfig, ...]
     filter: FilterConfig | None = None
-    """None: the table is absent, and nothing is filtered or touched."""
+    """None if the table is absent: nothing is filtered, and the host's rules are left alone."""
     protect: ProtectConfig | None = None
-    """Never None of a file; None is a bare switch."""
+    """Never None if the configuration comes from a file. None means a plain switch without protection."""
 
     def peer(self, key: PeerKey) -> PeerConfig | None:
-        """The stanza with this public key."""
+        """The stanza with this public key, or None."""
         return next((p for p in self.peers if p.public_key == key), None)

@@ -1,7 +1,7 @@
 """How a single value of peers.toml is written: names, keys, MAC addresses, endpoints and interface addresses.
 
-Each function takes the text, returns what it means or the text itself, and raises ValueError with a message that says
-what is wrong and how to write it.
+Each function takes the text and returns what it means, or the text itself. It raises ValueError with a message that
+says what is wrong and how to write it.
 """
 
 import re
@@ -29,38 +29,38 @@ _BROADCAST = IPv4Address("255.255.255.255")
 
 
 def segment_name(text: str) -> str:
-    """Names the segment, its files, its interfaces and its systemd instance."""
+    """The name of a segment, which also names its files, its interfaces and its systemd instance."""
     if not re.fullmatch(SEGMENT_NAME, text):
         raise ValueError(
-            f"{text!r} cannot name a segment: a lower-case letter, then lower-case letters, digits and '-', "
-            f"{MAX_SEGMENT_NAME} at most"
+            f"{text!r} cannot name a segment: use a lower-case letter, then lower-case letters, digits and '-', "
+            f"at most {MAX_SEGMENT_NAME} characters"
         )
     return text
 
 
 def peer_name(text: str) -> str:
-    """Usually the host's name."""
+    """The name of a peer, usually that of the host."""
     if not re.fullmatch(PEER_NAME, text):
         raise ValueError(
-            f"{quote(text)} cannot name a peer: a letter or digit, then letters, digits, '.', '_' and '-', "
-            f"{MAX_PEER_NAME} at most"
+            f"{quote(text)} cannot name a peer: use a letter or digit, then letters, digits, '.', '_' and '-', "
+            f"at most {MAX_PEER_NAME} characters"
         )
     return text
 
 
 def interface_name(text: str) -> str:
-    """What `ip link add` takes, without characters that mean something to a shell or to TUNSETIFF (`%`)."""
+    """What `ip link add` accepts, without characters that are special to a shell or to TUNSETIFF (`%`)."""
     if len(text.encode()) > MAX_INTERFACE_NAME:
         raise ValueError(
-            f"{quote(text)} is {len(text.encode())} bytes long; an interface's name has {MAX_INTERFACE_NAME} at most"
+            f"{quote(text)} is {len(text.encode())} bytes long; an interface's name has at most {MAX_INTERFACE_NAME}"
         )
     if not re.fullmatch(INTERFACE_NAME, text) or text in _TAKEN_INTERFACES:
-        raise ValueError(f"{text!r} cannot name an interface: letters, digits, '.', '_' and '-' can")
+        raise ValueError(f"{text!r} cannot name an interface: use letters, digits, '.', '_' and '-'")
     return text
 
 
 def public_key_text(text: str) -> str:
-    """A public key that an honest node can have."""
+    """A public key that is not weak: one that `keygen` can produce."""
     weakness = public_key_weakness(parse_key(text))
     if weakness:
         raise ValueError(weakness)
@@ -68,17 +68,17 @@ def public_key_text(text: str) -> str:
 
 
 def station_mac(text: str) -> str:
-    """The MAC address of one station, not of a group."""
+    """The MAC address of a single station, not a group address."""
     mac = parse_mac(text)
     if mac[0] & 1:
-        raise ValueError(f"{text!r} is a group address; a station has an individual one")
+        raise ValueError(f"{text!r} is a group address; a station has an individual address")
     if not any(mac):
-        raise ValueError(f"{text!r} is no station's address")
+        raise ValueError(f"{text!r} is not the address of a station")
     return text
 
 
 def split_endpoint(text: str) -> tuple[str, int]:
-    """`host:port`, `192.0.2.1:7470` or `[2001:db8::1]:7470` as host, in one spelling, and port."""
+    """`host:port`, `192.0.2.1:7470` or `[2001:db8::1]:7470` as a host, in its canonical spelling, and a port."""
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not bracketed and (":" in host or "[" in host or _is_ipv6(text)):
@@ -93,7 +93,7 @@ def split_endpoint(text: str) -> tuple[str, int]:
 
 
 def split_listen(value: object) -> tuple[str, int]:
-    """A port alone, or `192.0.2.1:7470` or `[2001:db8::1]:7470`, as address ("" is any) and port."""
+    """A port, `192.0.2.1:7470` or `[2001:db8::1]:7470` as an address ("" means any) and a port."""
     if isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= 65535:
             raise ValueError(f"listen must be {'at least 1' if value < 1 else 'at most 65535'}")
@@ -118,7 +118,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _ipv6_host(text: str, port: str) -> str:
-    """RFC 4007, section 6: a link-local address means nothing without its zone, and only such an address has one."""
+    """RFC 4007, section 6: a link-local address needs a zone, and no other address may have one."""
     try:
         address = IPv6Address(text)
         host = _unicast(address)
@@ -148,7 +148,7 @@ def _host(text: str) -> str:
 
 def _unicast(address: IPv4Address | IPv6Address) -> str:
     if address.is_unspecified or address.is_multicast or address == _BROADCAST:
-        raise ValueError("not the address of one host")
+        raise ValueError("it is not the address of a single host")
     return str(address)
 
 
@@ -174,5 +174,5 @@ def interface_address(text: str) -> IPv4Interface | IPv6Interface:
 
 
 def quote(text: str) -> str:
-    """For a message; cut when somebody pasted a book."""
+    """A text as it is shown in a message: quoted, and truncated if it is long."""
     return repr(text if len(text) <= 64 else f"{text[:61]}...")

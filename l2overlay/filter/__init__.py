@@ -1,1 +1,1 @@
-"""The filter without a kernel: what a frame is, and which rule would decide about it."""
+"""The filter without a kernel: its rules, what it reads of a frame, and which rule decides."""

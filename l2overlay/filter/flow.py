@@ -1,4 +1,4 @@
-"""What the filter looks at in a frame, from a line of words or from the frame's own bytes.
+"""What the filter reads of a frame: from a line of text, or from the bytes of the frame.
 
     tcp 10.9.0.1:1234 > 10.9.0.2:80 from beta
     udp [fd09::1]:53 > [fd09::2]:4000 to gamma established
@@ -6,7 +6,7 @@
     tcp 10.9.0.1:1 > 10.9.0.2:2 mac 52:54:00:00:00:01 > 52:54:00:00:00:02 in
     525400000002 525400000001 0800 4500 ...            a frame in hex; the node knows where its stations are
 
-Protocol numbers: https://www.iana.org/assignments/protocol-numbers. Words after the frame or the 5-tuple, in any order.
+The words after the frame or the 5-tuple may come in any order.
 """
 
 import re
@@ -16,30 +16,36 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from l2overlay import inet
 from l2overlay.addresses import MacAddress, parse_mac
-from l2overlay.config.filter import ICMP_TYPES, PORT_PROTOCOLS
-from l2overlay.config.types import Direction
 from l2overlay.errors import FrameError, UsageError
+from l2overlay.filter.model import (
+    ACCEPTED_STATES,
+    ICMP_NUMBER,
+    ICMP_TYPES,
+    NUMBERS,
+    PORT_PROTOCOLS,
+    STATES,
+    Direction,
+)
 from l2overlay.suggestion import suggestion
 
-NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132, "gre": 47, "esp": 50}
-ICMP_NUMBER = {4: 1, 6: 58}
 WITH_PORTS = tuple(NUMBERS[name] for name in PORT_PROTOCOLS)
-STATES = ("new", "established", "related", "invalid")
+FLOW_STATES = (*STATES, *ACCEPTED_STATES)
+"""States of a connection that a line of text may name."""
 ETHERNET_HEADER_LEN = 14
 
 NF_TABLES, LEGACY = "nf_tables", "legacy"
-"""Variants of iptables, as `iptables --version` says."""
+"""Variants of iptables, as `iptables --version` names them."""
 WALKED_PAST = {NF_TABLES: inet.NF_TABLES_EXTENSION_HEADERS, LEGACY: inet.KERNEL_EXTENSION_HEADERS}
-"""IPv6 extension headers before the protocol that a rule means."""
+"""The IPv6 extension headers that each variant skips to find the protocol that a rule matches."""
 
 IpAddress = IPv4Address | IPv6Address
 Where = Callable[[MacAddress], str | None]
-"""The peer behind which a station was learned; None for one that is not known, or is on this host's side."""
+"""Returns the peer behind which a station was learned; None for an unknown station, or one on this host's side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One frame as the filter sees it. None: not said, or the protocol has none."""
+    """One frame as the filter sees it. A field is None if it is unknown, or if the protocol has no such field."""
 
     direction: Direction
     protocol: int
@@ -51,7 +57,7 @@ class Flow:
     source_mac: MacAddress | None = None
     destination_mac: MacAddress | None = None
     peer: str | None = None
-    """The peer at the overlay's side; None for a station that is behind no peer we know."""
+    """The peer at the overlay's end; None if the station there is behind no known peer."""
     state: str = "new"
 
     @property
@@ -70,15 +76,15 @@ class Flow:
 
 
 class NotFilteredError(Exception):
-    """A frame that iptables never sees; the text says which and what becomes of it."""
+    """Raised for a frame that iptables never sees. The text says why."""
 
 
 def parse_flows(
     text: str, own: str, peers: tuple[str, ...], where: Where, variant: str = NF_TABLES
 ) -> list[Flow]:
-    """What a person describes: one flow, or one for each direction when neither was said. `variant` is that of iptables.
+    """Parse a description of a frame: returns one flow, or one for each direction if the text names none.
 
-    Raises UsageError, and NotFilteredError for a frame that the filter has nothing to do with.
+    `variant` is the variant of iptables. Raises UsageError, and NotFilteredError for a frame that iptables never sees.
     """
     words = text.replace(",", " ").split()
     hexadecimal = _hex_prefix(words)
@@ -87,7 +93,7 @@ def parse_flows(
         try:
             flow = parse_frame_untrusted(frame, variant)
         except FrameError as error:
-            raise UsageError(f"that frame is none: {error}") from None
+            raise UsageError(f"that is not a valid frame: {error}") from None
         return _located(flow, rest, own, peers, where)
     flow, rest = _five_tuple(words)
     return _located(flow, rest, own, peers, where)
@@ -108,7 +114,7 @@ def _five_tuple(words: list[str]) -> tuple[Flow, list[str]]:
     source, source_port = _address_and_port(words[1])
     destination, port = _address_and_port(words[3])
     if source.version != destination.version:
-        raise UsageError(f"{source} and {destination} are of two address families")
+        raise UsageError(f"{source} and {destination} belong to different address families")
     protocol = _protocol(words[0], source.version)
     if protocol not in WITH_PORTS and (port is not None or source_port is not None):
         raise UsageError(f"{words[0]} has no ports")
@@ -137,14 +143,14 @@ def _address_and_port(word: str) -> tuple[IpAddress, int | None]:
     try:
         address = ip_address(host)
     except ValueError:
-        raise UsageError(f"{word!r} is no address; write 10.9.0.1:80 or [fd09::1]:80") from None
+        raise UsageError(f"{word!r} is not an address; write 10.9.0.1:80 or [fd09::1]:80") from None
     if port is not None and int(port) > 65535:
-        raise UsageError(f"{word!r}: a port is 65535 at most")
+        raise UsageError(f"{word!r}: a port is at most 65535")
     return address, None if port is None else int(port)
 
 
 def _located(flow: Flow, words: list[str], own: str, peers: tuple[str, ...], where: Where) -> list[Flow]:
-    """Apply the words after the 5-tuple; without a direction among them, ask where the stations are."""
+    """Apply the words after the 5-tuple. If they name no direction, it follows from where the stations are."""
     direction: Direction | None = None
     rest = iter(words)
     for word in rest:
@@ -155,12 +161,14 @@ def _located(flow: Flow, words: list[str], own: str, peers: tuple[str, ...], whe
             flow = replace(flow, peer=peer if remote else flow.peer)
         elif word in ("in", "out"):
             direction = Direction(word)
-        elif word in STATES:
+        elif word in FLOW_STATES:
             flow = replace(flow, state=word)
         elif word == "mac":
             flow = _with_macs(flow, [next(rest, "") for _ in range(3)])
         else:
-            raise UsageError(f"{word!r} is not understood{suggestion(word, ['from', 'to', 'mac', *STATES])}")
+            raise UsageError(
+                f"{word!r} is not understood{suggestion(word, ['from', 'to', 'mac', *FLOW_STATES])}"
+            )
     sides = {
         Direction.IN: where(flow.source_mac) if flow.source_mac else None,
         Direction.OUT: where(flow.destination_mac) if flow.destination_mac else None,
@@ -189,7 +197,7 @@ def _with_macs(flow: Flow, words: list[str]) -> Flow:
 
 
 def _hex_prefix(words: list[str]) -> tuple[bytes, list[str]] | None:
-    """The leading words that are all hex digits, as bytes, and what follows; None when there is not even a header."""
+    """The leading words of hex digits as bytes, and the words after them; None if they are shorter than a header."""
     digits = ""
     for position, word in enumerate(words):
         plain = word.removeprefix("0x").replace(":", "").replace("-", "")
@@ -202,12 +210,12 @@ def _hex_prefix(words: list[str]) -> tuple[bytes, list[str]] | None:
     if len(digits) < 2 * ETHERNET_HEADER_LEN:
         return None
     if len(digits) % 2:
-        raise UsageError("a frame in hex has two digits a byte, and this one an odd number")
+        raise UsageError("a frame in hex needs two digits per byte, and this one has an odd number of digits")
     return bytes.fromhex(digits), words
 
 
 def parse_frame_untrusted(frame: bytes, variant: str = NF_TABLES) -> Flow:
-    """An Ethernet frame; its direction is not known yet. Raises FrameError and NotFilteredError."""
+    """Parse an Ethernet frame; the direction in the result is a placeholder. Raises FrameError and NotFilteredError."""
     if len(frame) < ETHERNET_HEADER_LEN:
         raise FrameError("shorter than an Ethernet header")
     kind = int.from_bytes(frame[12:14], "big")
@@ -227,7 +235,7 @@ def _parse_ipv4(packet: bytes) -> Flow:
     """RFC 791, section 3.1."""
     header_len = (packet[0] & 15) * 4 if packet else 0
     if len(packet) < 20 or packet[0] >> 4 != 4 or not 20 <= header_len <= len(packet):
-        raise FrameError("the IPv4 header is cut or wrong")
+        raise FrameError("the IPv4 header is truncated or malformed")
     first = not int.from_bytes(packet[6:8], "big") & 0x1FFF
     flow = Flow(Direction.IN, packet[9], IPv4Address(packet[12:16]), IPv4Address(packet[16:20]))
     return _with_payload(flow, packet[header_len:] if first else b"")
@@ -236,16 +244,16 @@ def _parse_ipv4(packet: bytes) -> Flow:
 def _parse_ipv6(packet: bytes, walked_past: Collection[int]) -> Flow:
     """RFC 8200, sections 3 and 4."""
     if len(packet) < 40 or packet[0] >> 4 != 6:
-        raise FrameError("the IPv6 header is cut or wrong")
+        raise FrameError("the IPv6 header is truncated or malformed")
     upper = inet.past_extension_headers(packet, 0, known=walked_past)
     if upper.protocol is None:
-        raise FrameError("an IPv6 extension header is cut")
+        raise FrameError("an IPv6 extension header is truncated")
     flow = Flow(Direction.IN, upper.protocol, IPv6Address(packet[8:24]), IPv6Address(packet[24:40]))
     return _with_payload(flow, packet[upper.at : inet.ipv6_end(packet, 0)] if upper.first else b"")
 
 
 def _with_payload(flow: Flow, payload: bytes) -> Flow:
-    """Ports or ICMP type; a later fragment has neither (conntrack joins fragments before the rules)."""
+    """Add the ports or the ICMP type. A later fragment has neither (conntrack reassembles fragments before the rules)."""
     if flow.protocol in WITH_PORTS and len(payload) >= 4:
         return replace(
             flow,

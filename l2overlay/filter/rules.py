@@ -1,24 +1,34 @@
-"""Which rule decides about a frame: the meaning of `[filter]`, as a pure function.
+"""Which rule decides about a frame: the meaning of `[filter]` as a pure function.
 
-Order, the same in both directions (`linux/iptables.py` writes exactly this for the kernel):
+The order is the same in both directions, and `linux/iptables.py` writes exactly this order for the kernel:
 
     1  established and related connections are accepted
     2  neighbour discovery is accepted (ICMPv6 135 and 136: what ARP, which iptables does not see, is for IPv4)
-    3  [[filter.rules]], the first that matches; `log` goes on
-    4  a station of this host that is in security groups: their rules, then the strictest of their defaults
-    5  the direction's default
+    3  the first of [[filter.rules]] that matches decides; after a `log` rule the search goes on
+    4  for a station of this host that is in security groups: their rules, then the strictest of their defaults
+    5  the default of the direction
 
-The remote end (the source of `in`, the destination of `out`) is behind a peer; the local end is this host's. A rule that
-names this host at the local end applies to all of its stations, one that names another host there does not apply here.
+The remote end (the source of `in`, the destination of `out`) is behind a peer; the local end is on this host. A rule that
+names this host at the local end applies to all of its stations; a rule that names another host there does not apply here.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from l2overlay.addresses import MacAddress
-from l2overlay.config.filter import ICMP_TYPES
-from l2overlay.config.types import Action, Direction, FilterConfig, FilterRule, SecurityGroup, Subjects
-from l2overlay.filter.flow import ICMP_NUMBER, NUMBERS, Flow, IpAddress
+from l2overlay.filter.flow import Flow, IpAddress
+from l2overlay.filter.model import (
+    ACCEPTED_STATES,
+    ICMP_NUMBER,
+    ICMP_TYPES,
+    NUMBERS,
+    Action,
+    Direction,
+    FilterConfig,
+    FilterRule,
+    SecurityGroup,
+    Subjects,
+)
 
 ESTABLISHED = "established"
 NEIGHBOUR_DISCOVERY = "neighbour discovery"
@@ -28,13 +38,13 @@ STRICTNESS = (Action.ACCEPT, Action.REJECT, Action.DROP)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a frame, and why."""
+    """What happens to a frame, and why."""
 
     action: Action
     label: str
-    """Of the rule that decided."""
+    """The label of the rule that decided."""
     steps: tuple[str, ...] = field(default=())
-    """What was looked at before, one line each."""
+    """The rules that were tried before, one line each."""
 
     @property
     def accepted(self) -> bool:
@@ -42,12 +52,12 @@ class Verdict:
 
 
 def explain(config: FilterConfig, own: str, flow: Flow) -> Verdict:
-    """Decide as the kernel does. A rule with a rate is taken to be within it."""
+    """Decide as the kernel does, assuming that no rule has exceeded its rate."""
     if not is_active(config, flow.direction):
         return Verdict(
             Action.ACCEPT, default_label(flow.direction), (f"nothing is filtered {flow.direction}",)
         )
-    if flow.state in ("established", "related"):
+    if flow.state in ACCEPTED_STATES:
         return Verdict(Action.ACCEPT, ESTABLISHED)
     if flow.version == 6 and flow.protocol == ICMP_NUMBER[6] and flow.icmp_type in NEIGHBOUR_TYPES:
         return Verdict(Action.ACCEPT, NEIGHBOUR_DISCOVERY)
@@ -67,12 +77,12 @@ def explain(config: FilterConfig, own: str, flow: Flow) -> Verdict:
 
 
 def rules_of(rules: Iterable[FilterRule], direction: Direction) -> Iterator[FilterRule]:
-    """Those of one direction, in order."""
+    """The rules of one direction, in order."""
     return (rule for rule in rules if rule.direction is direction)
 
 
 def is_active(config: FilterConfig, direction: Direction) -> bool:
-    """Whether anything of this direction could be refused or logged; if not, the kernel is not bothered."""
+    """Whether a frame of this direction can be refused or logged. If not, the kernel gets no rules for it."""
     return (
         config.default(direction) is not Action.ACCEPT
         or any(rules_of(config.rules, direction))
@@ -81,31 +91,27 @@ def is_active(config: FilterConfig, direction: Direction) -> bool:
 
 
 def has_say(groups: Iterable[SecurityGroup], direction: Direction) -> bool:
-    """Whether these groups can refuse anything of this direction."""
-    return any(_default(group, direction) is not Action.ACCEPT for group in groups)
+    """Whether these groups can refuse a frame of this direction."""
+    return any(group.default(direction) is not Action.ACCEPT for group in groups)
 
 
 def groups_default(groups: Iterable[SecurityGroup], direction: Direction) -> Action:
-    """Of a station in all of them: the strictest."""
-    return max((_default(group, direction) for group in groups), key=STRICTNESS.index)
-
-
-def _default(group: SecurityGroup, direction: Direction) -> Action:
-    return group.default_in if direction is Direction.IN else group.default_out
+    """The strictest default of the groups: it applies to a station that is in all of them."""
+    return max((group.default(direction) for group in groups), key=STRICTNESS.index)
 
 
 def default_label(direction: Direction) -> str:
-    """Of what no rule decides."""
+    """The label of a frame that no rule decides."""
     return f"default {direction}"
 
 
 def groups_label(groups: Iterable[SecurityGroup]) -> str:
-    """Of a security group's default."""
+    """The label of a frame that the default of these groups decides."""
     return f"security group {'+'.join(group.name for group in groups)}, default"
 
 
 def group_sets(groups: Iterable[SecurityGroup]) -> dict[tuple[SecurityGroup, ...], list[MacAddress]]:
-    """Stations by all the groups that they are in."""
+    """The stations in security groups, by the exact set of groups that each is in."""
     memberships: dict[MacAddress, tuple[SecurityGroup, ...]] = {}
     for group in groups:
         for mac in group.stations:
@@ -117,24 +123,24 @@ def group_sets(groups: Iterable[SecurityGroup]) -> dict[tuple[SecurityGroup, ...
 
 
 def remote_end(rule: FilterRule) -> Subjects | None:
-    """Who a rule means at the overlay's side."""
+    """Who a rule names at the overlay's end."""
     return rule.source if rule.direction is Direction.IN else rule.destination
 
 
 def local_end(rule: FilterRule) -> Subjects | None:
-    """Who a rule means at this host's side."""
+    """Who a rule names at this host's end."""
     return rule.destination if rule.direction is Direction.IN else rule.source
 
 
 def all_rules(config: FilterConfig) -> Iterator[FilterRule]:
-    """Those of security groups too."""
+    """All rules, those of security groups included."""
     yield from config.rules
     for group in config.security_groups:
         yield from group.rules
 
 
 def followed_peers(config: FilterConfig, own: str, direction: Direction) -> tuple[str, ...]:
-    """The peers whose stations the rules of this host need to know, in order of mention."""
+    """The peers whose stations the rules of this host depend on, in the order in which rules name them."""
     ends = (remote_end(rule) for rule in all_rules(config) if rule.direction is direction)
     return tuple(dict.fromkeys(name for end in ends if end for name in end.peers if name != own))
 
@@ -145,7 +151,7 @@ def _first(rules: Iterable[FilterRule], own: str, flow: Flow, steps: list[str]) 
         if mismatch:
             steps.append(f"{rule.label}: no, {mismatch}")
         elif rule.action is Action.LOG:
-            steps.append(f"{rule.label}: logs it, and goes on")
+            steps.append(f"{rule.label}: logs it and goes on")
         else:
             if rule.rate is not None:
                 steps.append(f"{rule.label}: yes, while within {rule.rate}")
@@ -154,7 +160,7 @@ def _first(rules: Iterable[FilterRule], own: str, flow: Flow, steps: list[str]) 
 
 
 def _mismatch(rule: FilterRule, own: str, flow: Flow) -> str:
-    """The first thing in which the rule differs from the frame; empty when it matches."""
+    """Why the rule does not match the frame; empty if it matches."""
     if rule.protocol is not None and flow.protocol != protocol_number(rule.protocol, flow.version):
         return f"it is for {rule.protocol}"
     if rule.ports and not _in_ranges(flow.destination_port, rule.ports):
@@ -185,14 +191,14 @@ def _means(subjects: Subjects | None, address: IpAddress, mac: MacAddress | None
 
 
 def protocol_number(protocol: str | int, version: int) -> int:
-    """What stands in the IP header."""
+    """The protocol number in the IP header."""
     if isinstance(protocol, int):
         return protocol
     return ICMP_NUMBER[version] if protocol == "icmp" else NUMBERS[protocol]
 
 
 def icmp_numbers(rule: FilterRule, version: int) -> list[int]:
-    """The rule's ICMP types in one address family."""
+    """The numbers of the rule's ICMP types in one address family."""
     numbers = (ICMP_TYPES[name][version == 6] for name in rule.icmp_types)
     return [number for number in numbers if number is not None]
 

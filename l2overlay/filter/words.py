@@ -1,16 +1,16 @@
-"""Rules and verdicts in words: what `filter show` and `filter explain` say."""
+"""Rules and verdicts as text, for `filter show` and `filter explain`."""
 
 from typing import Any
 
-from l2overlay.config.types import Direction, FilterConfig, FilterRule, PortRange, Subjects
 from l2overlay.filter.flow import NF_TABLES, Flow, NotFilteredError, Where, parse_flows
+from l2overlay.filter.model import Direction, FilterConfig, FilterRule, PortRange, Subjects
 from l2overlay.filter.rules import default_label, explain, group_sets, groups_default, groups_label
 
 BUILT_IN = (
-    ("established", "accept what belongs to a connection that was accepted", ""),
-    ("neighbour discovery", "accept what IPv6 has for ARP", ""),
+    ("established", "accept frames of a connection that was accepted", ""),
+    ("neighbour discovery", "accept the IPv6 counterpart of ARP", ""),
 )
-"""Before all rules, in both directions."""
+"""Apply before all rules, in both directions."""
 
 
 def rule_words(rule: FilterRule) -> str:
@@ -26,7 +26,7 @@ def rule_words(rule: FilterRule) -> str:
 
 
 def table(config: FilterConfig, direction: Direction) -> list[tuple[str, str, str]]:
-    """All that can decide in one direction, in order: label, words, comment."""
+    """Everything that can decide in one direction, in order: label, text, comment."""
     rows = [
         (rule.label, rule_words(rule), rule.comment) for rule in config.rules if rule.direction is direction
     ]
@@ -69,7 +69,7 @@ def explain_text(
     where: Where,
     variant: str = NF_TABLES,
 ) -> list[dict[str, Any]]:
-    """One verdict for each direction that is meant. Raises UsageError."""
+    """One verdict for each direction that the text describes. Raises UsageError."""
     try:
         flows = parse_flows(text, own, peers, where, variant)
     except NotFilteredError as reason:
@@ -94,10 +94,10 @@ def _unseen(config: FilterConfig, reason: str) -> dict[str, Any]:
         action = str(config.tagged)
         label, text = (
             "tagged",
-            f"a frame with a VLAN tag, or PPPoE: iptables does not look into it; tagged = {action!r}",
+            f"iptables does not look into frames with a VLAN tag or PPPoE; tagged = {action!r}",
         )
     else:
-        action, label, text = "accept", "not IP", f"{reason}: the filter is for IPv4 and IPv6"
+        action, label, text = "accept", "not IP", f"{reason}; the filter is for IPv4 and IPv6"
     return {"frame": "", "direction": "", "action": action, "label": label, "rule": text, "steps": []}
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from l2overlay.addresses import MacAddress
-from l2overlay.config.types import (
+from l2overlay.filter.model import (
     Action,
     Direction,
     FilterConfig,

@@ -14,11 +14,12 @@ from typing import Any
 import trio
 
 from l2overlay.addresses import MacAddress, PeerKey
-from l2overlay.config.types import Action, Config, Direction
+from l2overlay.config.types import Config
 from l2overlay.dataplane.fdb import Port
 from l2overlay.dataplane.gate import Gate
 from l2overlay.errors import HostSetupError, UsageError
 from l2overlay.filter import words
+from l2overlay.filter.model import Action, Direction
 from l2overlay.filter.rules import followed_peers
 from l2overlay.linux.firewall import Counted, Firewall
 from l2overlay.linux.iptables import FilterSpec

@@ -307,13 +307,13 @@ def test_link_to_the_file_stays_a_link(call: Call, file: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (["add", "alpha", "KEY"], 78, "the name 'alpha' is taken already (first at line 7)"),
+        (["add", "alpha", "KEY"], 78, "the name 'alpha' is already taken (first at line 7)"),
         (["add", "a b", "KEY"], 2, "cannot name a peer"),
         (["add", "delta", "AAAA"], 2, "not a key"),
         (["add", "delta", "KEY", "--endpoint", "h"], 2, "has no port"),
         (["add", "delta", "KEY", "--address", "10.9.0.4"], 2, "with its prefix length"),
         (["add", "delta", "KEY", "--address", "10.9.0.0/24"], 2, "is the network itself"),
-        (["add", "delta", "KEY", *["--address", "10.9.0.4/24"] * 2], 78, "'10.9.0.4/24' is taken already"),
+        (["add", "delta", "KEY", *["--address", "10.9.0.4/24"] * 2], 78, "'10.9.0.4/24' is already taken"),
         (["remove", "bata"], 2, "did you mean 'beta'?"),
     ],
 )

@@ -8,9 +8,9 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6, IPv6ExtHdrFragment, IPv6ExtHdr
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
 from l2overlay.addresses import MacAddress, parse_mac
-from l2overlay.config.types import Action, Direction
 from l2overlay.errors import FrameError, UsageError
 from l2overlay.filter.flow import Flow, NotFilteredError, parse_flows, parse_frame_untrusted
+from l2overlay.filter.model import Action, Direction
 from l2overlay.filter.rules import Verdict, explain
 
 from .writing import OWN, PEERS, filter_of, rule
@@ -74,7 +74,7 @@ def test_a_peer_at_the_remote_end_means_who_sent_it_and_at_the_local_end_which_h
 def test_log_goes_on_and_says_so() -> None:
     table = rule("in", "log") + rule("in", "drop", protocol="tcp")
     verdict = decide(table, "tcp 10.9.0.1:5 > 10.9.0.2:22 in")
-    assert (verdict.action, verdict.steps) == (Action.DROP, ("rule 1: logs it, and goes on",))
+    assert (verdict.action, verdict.steps) == (Action.DROP, ("rule 1: logs it and goes on",))
 
 
 GROUPS = """

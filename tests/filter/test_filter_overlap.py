@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from l2overlay.addresses import MacAddress
 from l2overlay.config.limits import MAX_FILTER_LINES
 from l2overlay.config.overlap import decided_earlier
-from l2overlay.config.types import Action, Direction, FilterRule, PortRange, Rate, Subjects
+from l2overlay.filter.model import Action, Direction, FilterRule, PortRange, Rate, Subjects
 
 from .test_filter_config import faults
 from .writing import filter_of as parse

@@ -1,7 +1,7 @@
 """`[filter]` tables for tests: three peers, of which alpha is this host."""
 
 from l2overlay.config.read import parse_config
-from l2overlay.config.types import FilterConfig
+from l2overlay.filter.model import FilterConfig
 from tests.stanzas import peers_named
 
 OWN = "alpha"

@@ -22,11 +22,11 @@ from scapy.packet import Raw
 from l2overlay import inet
 from l2overlay.addresses import MacAddress, parse_mac
 from l2overlay.config.read import parse_config
-from l2overlay.config.types import Action, Direction, FilterConfig
 from l2overlay.dataplane.ethernet import plain
 from l2overlay.dataplane.fdb import Port
 from l2overlay.dataplane.gate import Gate
 from l2overlay.filter.flow import LEGACY, NF_TABLES, Flow, parse_flows
+from l2overlay.filter.model import Action, Direction, FilterConfig
 from l2overlay.filter.rules import explain
 from l2overlay.filter.words import explain_text
 from l2overlay.linux.iptables import FilterSpec, install_text, maps_text, parse_saved, render, render_maps
