@@ -71,8 +71,9 @@ ASK_TIME = 1.5
 from the silence: only the turn of the first INIT, which may be 1.5 s late, and that of the verdict can delay it."""
 
 # Implementation constants.
-SLEPT_TIME = 3.0
-"""A verdict that is so late is none: the node slept, and so did its PINGs. It asks for `SILENCE_TIME` first, once."""
+SLEPT_TIME = 1.75
+"""A timer that is so late: the node slept, and so did its PINGs. What it asked before then proves nothing, since the answer
+came while it slept. So before it judges it asks for `SILENCE_TIME` again, once. A busy machine is 1.5 s late."""
 FIRST_RETRY = 0.75
 FIRST_RETRIES = 16
 """12 s: at half of all datagrams lost one INIT in four gets through and back, and 16 of them fail once in 100 times."""
@@ -89,6 +90,8 @@ DOWN_SPREAD = 0.5
 MAX_PENDING = 4
 """INITs that may still be answered: on a path with a round trip of up to 2.4 s the answer comes after the next has left."""
 UNCONFIRMED_INITS = 4
+UNCONFIRMED_APART = 0.5
+"""INITs closer together count as one: a late node reads many at once, and none of them can have seen our answer to one."""
 UNHEARD_TIME = 2.0
 """Ten PINGs. So many INITs that we answered in vain, and so long without a PONG: it does not hear us. Old INITs that
 somebody sends us again do not count, because the genuine peer answers the PINGs."""
@@ -130,7 +133,7 @@ class Peer:
         self._pending: deque[PendingHandshake] = deque()
         self._attempts = 0
         self._asking = False
-        self._asked_time = -inf
+        self._asked_time = self._woke_time = self._unconfirmed_time = -inf
         self._unconfirmed_inits = 0
         self._cookie = CookieHolder(self.key)
         self._roaming = Roaming(local.random, now)
@@ -286,7 +289,9 @@ class Peer:
     ) -> None:
         """A genuine INIT, and our RESP is on its way: the session waits for the initiator's first datagram."""
         self.link.expect(self._make_session(keys, index, remote_index, address, now, initiator=False))
-        self._unconfirmed_inits += 1
+        if self._unconfirmed_time + UNCONFIRMED_APART <= now:
+            self._unconfirmed_time = now
+            self._unconfirmed_inits += 1
         if self.up:
             self._check_half_open(now)
         elif self._unconfirmed_inits >= UNCONFIRMED_INITS:
@@ -577,6 +582,8 @@ class Peer:
 
     def handle_timer(self, now: float, *, all_read: bool = True) -> None:
         """Do all that is due, and set `wakeup`. Unless `all_read`, answers may wait: the peer is not judged yet."""
+        if self.wakeup + SLEPT_TIME <= now:
+            self._woke_time = now
         if self.link.expire_sessions(now):
             self.go_down("its session expired", now)
         self._check_silence(now, all_read)
@@ -607,15 +614,15 @@ class Peer:
     def _check_silence(self, now: float, all_read: bool) -> None:
         since, down_time = self.liveness.unanswered_since, self._down_time()
         if down_time <= now:
-            if all_read and not self._asks_again(down_time, now):
+            if all_read and not self._asks_again(now):
                 self.go_down("no answer", now)
         elif since + SILENCE_TIME <= now and not self._attempts:
             self._asking = True
             self.next_init = now
 
-    def _asks_again(self, down_time: float, now: float) -> bool:
-        """After a sleep, once: whether the peer gets another chance."""
-        if now < down_time + SLEPT_TIME or self._was_asked_late():
+    def _asks_again(self, now: float) -> bool:
+        """Whether the peer gets another chance: once, when the node slept after it began to ask."""
+        if self._woke_time < self._asked_time or self._was_asked_late():
             return False
         self._asked_time = self.next_init = now
         return True

@@ -8,7 +8,7 @@ from l2overlay.addresses import Address
 from l2overlay.config.types import Suite
 from l2overlay.controlplane.events import Cause, HandshakeRefused, MtuDiffers, PeerUp
 from l2overlay.controlplane.handshake import OUR_FEATURES, features_with, mtu_in, receive_init_untrusted
-from l2overlay.controlplane.peer import CALL_BACK_INTERVAL, UNCONFIRMED_INITS
+from l2overlay.controlplane.peer import CALL_BACK_INTERVAL, UNCONFIRMED_APART, UNCONFIRMED_INITS
 from l2overlay.controlplane.refusals import MAX_REMEMBERED, SHOWN_TIME, TELL_INTERVAL, TOLD_BURST, Refusals
 from l2overlay.dataplane.wire import Record
 from l2overlay.keys import public_key
@@ -60,12 +60,20 @@ def test_another_suite_is_told(near: NearEnd, far: FarEnd) -> None:
 def test_both_ends_tell_of_another_psk(near: NearEnd) -> None:
     other = FarEnd(FAR, near.key, segment(psk=b"\x55" * 32))
     for _ in range(UNCONFIRMED_INITS):
+        near.now += UNCONFIRMED_APART
         near.receive(other.init())
     assert refused(near) == [HandshakeRefused(Cause.UNUSED_ANSWER, FAR_ADDRESS, FAR_KEY)]
     near.overlay.set_endpoint(FAR_KEY, FAR_ADDRESS, near.now)
     ((_, init),) = near.wait(0.0)
     near.receive(other.answer(init))
     assert refused(near) == [HandshakeRefused(Cause.OTHER_PSK, FAR_ADDRESS, FAR_KEY)]
+
+
+def test_inits_that_are_read_at_once_are_no_proof_that_the_caller_hears_no_answer(near: NearEnd) -> None:
+    other = FarEnd(FAR, near.key, segment(psk=b"\x55" * 32))
+    for _ in range(2 * UNCONFIRMED_INITS):
+        near.receive(other.init())
+    assert refused(near) == []
 
 
 def test_a_host_is_told_of_once_a_minute_and_a_flood_of_hosts_is_bounded_and_hides_no_other_cause() -> None:

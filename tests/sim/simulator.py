@@ -140,6 +140,7 @@ class Node:
     def resume(self, first: str = "timer") -> None:
         """It wakes, and the first that the shell has for the overlay is: the timer, "frames" or "datagrams"."""
         self.asleep = False
+        self._alarm = inf  # what rang meanwhile did so in vain
         if first == "frames":
             self.send()
         elif first == "datagrams":

@@ -43,6 +43,15 @@ def test_a_peer_killed_under_traffic_is_down_at_most_two_late_turns_later_than_o
     assert max(times) <= allowed
 
 
+@pytest.mark.parametrize(("seed", "lateness"), [(0, (4.0, 8.0)), (1, (4.0, 8.0)), (0, (8.0, 8.0))])
+def test_a_node_that_is_8_s_late_at_every_turn_takes_no_live_peer_for_down(
+    seed: int, lateness: tuple[float, float]
+) -> None:
+    sim = starved(seed, lateness)
+    sim.run(40.0)
+    assert sim.nodes[0].times(PeerDown) == []
+
+
 @pytest.mark.parametrize("asleep", [2.0, 5.0, 8.0, 20.0, 100.0])
 @pytest.mark.parametrize("first", ["timer", "frames", "datagrams"])
 def test_a_node_that_slept_while_it_asked_gives_its_peers_one_chance(asleep: float, first: str) -> None:
