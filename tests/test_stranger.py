@@ -246,6 +246,25 @@ def test_the_node_dials_and_confirms_with_a_ping_at_once(meeting: Meeting) -> No
     assert PING in [r[0] for _, d in sent for r in meeting.opened(d)]
 
 
+def test_a_stranger_whose_stamps_are_behind_is_called_back_once_its_address_is_proven(
+    meeting: Meeting,
+) -> None:
+    stranger = meeting.stranger
+    stranger.stamp = 1000
+    meeting.dial()
+    meeting.to_node(stranger.seal(record(BYE)))
+    assert not meeting.is_up()
+    stranger.stamp, moved = 0, Address("203.0.113.7", 4000)  # its clock went back, and its stamp file is lost
+    ((address, cookie),) = meeting.to_node(stranger.dial(), source=moved)
+    assert (address, cookie[0]) == (moved, COOKIE)
+    stranger.receive_cookie(cookie)
+    ((address, init),) = meeting.to_node(stranger.dial(), source=moved)
+    assert (address, init[0]) == (moved, INIT)
+    sent = meeting.to_node(stranger.answer(init), source=moved)
+    assert meeting.is_up()
+    assert PING in [r[0] for _, d in sent for r in meeting.opened(d)]
+
+
 def test_a_frame_travels_byte_for_byte_in_both_directions(meeting: Meeting) -> None:
     meeting.dial()
     there = frame(b"\x01odd\x00", source=GUEST, destination=STATION)
