@@ -136,6 +136,7 @@ class Answers:
             lag_p50=node.lag.percentile(0.5),
             lag_p99=node.lag.percentile(0.99),
             blocked_count=pump.blocked_count,
+            stamp_lead=node.stamp_lead(),
             refused=tuple(refused_data(node.config, node.overlay.refusals(node.clock()), node.clock())),
             linger=pump.linger,
             kernel_losses=dict(site.losses.counts),

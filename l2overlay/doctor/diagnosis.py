@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     underlay.check_reverse_path,
     underlay.check_peers,
     underlay.check_refused,
+    underlay.check_clock,
     underlay.check_losses,
 )
 

@@ -42,6 +42,7 @@ def with_node(
         troubles=tuple(status["degraded"]),
         stations={station["mac"]: station["peer"] for station in stations},
         lost={name: status.get("drops", {}).get(name, 0) for name in LOSSES},
+        stamp_lead=status.get("stamp_lead", 0.0),
         refused=tuple((entry["text"], entry["stanza"]) for entry in status.get("refused", ())),
     )
     return replace(

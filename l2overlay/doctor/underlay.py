@@ -11,6 +11,8 @@ BASE_DATAGRAM = 1200
 UDP_OVERHEAD = {4: 28, 6: 48}
 STRICT, LOOSE = "1", "2"
 
+MAX_STAMP_LEAD = 300.0
+"""Seconds: the note of a stamp reaches 120 s ahead of it, and a killed node goes on from there."""
 DEFAULT_QUEUE, LONG_QUEUE = 2000, 4000
 """Frames that may wait in a TAP: what a node sets (`TAP_QUEUE`), and what a host with memory to spare can afford."""
 
@@ -74,6 +76,20 @@ def check_refused(view: HostView) -> Iterator[Finding]:
             text=text,
             proof=("l2overlay status: refused",),
             advice=f"or paste into peers.toml:\n{stanza.rstrip()}" if stanza else "",
+        )
+
+
+def check_clock(view: HostView) -> Iterator[Finding]:
+    """A clock that was set back, or a stamp from a clock that was ahead."""
+    lead = view.segment.node.stamp_lead if view.segment.node is not None else 0.0
+    if lead > MAX_STAMP_LEAD:
+        yield Finding(
+            cause="clock-or-stamp",
+            severity=Severity.WARNING,
+            text=f"clock or stamp: this host's clock is {lead:.0f} s behind the stamp of the node's last handshake",
+            proof=(f"l2overlay status: stamp_lead {lead:.0f}",),
+            advice="set the clock (timedatectl) and let NTP keep it, and keep the stamp files: the node goes on by them, "
+            "but without them its peers refuse it until the clock has passed the stamp",
         )
 
 

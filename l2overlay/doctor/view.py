@@ -35,6 +35,8 @@ class NodeView:
     """By MAC the peer that it is behind; None: this host."""
     lost: Mapping[str, int] = field(default_factory=dict)
     """Frames and datagrams that the kernel dropped because the node did not take them, by drop reason."""
+    stamp_lead: float = 0.0
+    """Seconds by which the stamps of its INITs are ahead of this host's clock."""
     refused: tuple[tuple[str, str], ...] = ()
     """Handshakes that came to nothing lately: in words, and the stanza to paste or nothing."""
 

@@ -615,7 +615,12 @@ class Node:
     @property
     def ahead_of_clock(self) -> bool:
         """The wall clock was set back: the next run needs to know how far our stamps have come."""
-        return self._overlay is not None and self._overlay.stamp > self.around.wall_clock() * 1e6
+        return self.stamp_lead() > 0
+
+    def stamp_lead(self) -> float:
+        """Seconds by which the stamps of INITs are ahead of the wall clock."""
+        lead = self._overlay.stamp / 1e6 - self.around.wall_clock() if self._overlay is not None else 0.0
+        return max(0.0, lead)
 
     def highest_stamp(self) -> int:
         """Stamps follow the wall clock as it was at start, in microseconds, unless they are ahead of it already."""

@@ -70,6 +70,8 @@ class NodeFacts:
     storms: tuple[StormStatus, ...] = ()
     kernel_losses: Mapping[str, int] = field(default_factory=dict)
     """What the kernel lost at the TAP and at the bridge, by a name of `KERNEL_LOSSES`."""
+    stamp_lead: float = 0.0
+    """Seconds by which the stamps of INITs are ahead of the wall clock."""
     refused: tuple[dict[str, Any], ...] = ()
     """Handshakes that came to nothing lately (`refusals.refused_data`)."""
 
@@ -120,6 +122,7 @@ def status_data(
         "peers_up": sum(p.up for p in peers),
         "peers_total": len(peers),
         "peers_awaited": sum(_is_awaited(config, p) for p in peers),
+        "stamp_lead": round(facts.stamp_lead, 3),
         "refused": list(facts.refused),
         "peers": peers_data(config, peers, facts.unresolved),
         "counters": counters_data(counters),

@@ -473,6 +473,13 @@ CASES: dict[str, tuple[tuple[Break, ...], str, str, str, bool]] = {
         "",
         False,
     ),
+    "clock behind the stamp": (
+        (with_segment(node=replace(NODE, stamp_lead=86_400.0)),),
+        "clock-or-stamp",
+        "clock or stamp: this host's clock is 86400 s behind the stamp of the node's last handshake",
+        "",
+        False,
+    ),
     "handshake refused": (
         (with_segment(node=replace(NODE, refused=(("192.0.2.9:7470 calls with the key K", "[[peers]]"),))),),
         "handshake-refused",

@@ -3,6 +3,7 @@
 guest -- FakeTap (node a) FakeUdp -- Network -- FakeUdp (node b) FakeTap -- guest          every -- is a socketpair
 """
 
+import dataclasses
 import errno
 import json
 import os
@@ -714,3 +715,12 @@ async def test_stamp_is_noted_before_the_first_handshake(autojump_clock: MockClo
     async with stage.running("a") as (node,):
         assert StampFile(stage.folder / "a" / "stamp", "boot").read(0.0) >= node.overlay.stamp - 2_000_000
         assert node.overlay.stamp > 0
+
+
+async def test_status_says_how_far_the_clock_is_behind_the_stamps(
+    autojump_clock: MockClock, stage: Stage
+) -> None:
+    async with stage.running("a", "b") as (node, _):
+        assert (await stage.ask("a", "status"))["stamp_lead"] < 60
+        node.around = dataclasses.replace(node.around, wall_clock=lambda: time.time() - 86_400)
+        assert (await stage.ask("a", "status"))["stamp_lead"] == pytest.approx(86_400, abs=60)
