@@ -62,6 +62,17 @@ bench: test-tools $(VENV)/.installed-test ## Measure throughput, frame rate and 
 fuzz: $(VENV)/.installed-test ## Mutated input for every parser; for hours: ARGS="--seconds 36000"
 	$(PY) -m tests.fuzz $(ARGS)
 
+.PHONY: dist
+dist: $(VENV)/.installed-dist ## A wheel and an sdist in dist/, checked
+	@rm -f dist/*.whl dist/*.tar.gz
+	$(PY) -m build --outdir dist . | tail -n 1
+	$(PY) -m twine check --strict dist/*.whl dist/*.tar.gz
+
+.PHONY: deb
+deb: dist ## A Debian package in dist/, for this machine's Debian and architecture
+	@.ci/install-missing dpkg-deb=dpkg strip=binutils
+	PYTHON=$(PY) packaging/make-deb dist/*.whl dist
+
 .PHONY: clean
 clean: ## Remove .venv and everything that tools left in the checkout
 	@rm -rf $(CLUTTER) 2>/dev/null || $(SUDO) rm -rf $(CLUTTER)
@@ -74,6 +85,10 @@ demo-tools:
 	@.ci/install-missing $(DEMO_NEEDS)
 test-tools:
 	@.ci/install-missing $(TEST_NEEDS)
+
+$(VENV)/.installed-dist: pyproject.toml
+	@.ci/make-venv $(PYTHON) $(VENV) --editable '.[dist]'
+	@touch $@
 
 # The stamps are younger than pyproject.toml when the environment has what it asks for.
 $(VENV)/.installed: pyproject.toml

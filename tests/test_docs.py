@@ -328,7 +328,7 @@ def is_present(verb: str) -> bool:
 
 @every_document
 def test_every_verb_that_a_document_shows_is_there(document: Path) -> None:
-    shown = set(re.findall(r"\bl2overlay ([a-z]+)\b", code_of(document)))
+    shown = set(re.findall(r"\bl2overlay ([a-z]+(?:-[a-z]+)*)\b", code_of(document)))
     assert {verb for verb in shown if not is_present(verb)} == set()
 
 

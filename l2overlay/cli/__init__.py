@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, cast
 
-from l2overlay import __version__
 from l2overlay.cli import output
 from l2overlay.errors import ConfigError, ExitCode, L2OverlayError, UsageError
 from l2overlay.suggestion import suggestion
@@ -45,6 +44,7 @@ VERBS: dict[str, Verb] = {
     "schema": Verb("l2overlay.cli.schema", "print the JSON Schema of peers.toml"),
     "join": Verb("l2overlay.cli.join", "run this host's node: join the segment until stopped"),
     "attach": Verb("l2overlay.cli.attach", "connect a VM, a container or an interface to the segment"),
+    "install-service": Verb("l2overlay.cli.install_service", "let systemd run this host's node from now on"),
     "status": Verb("l2overlay.cli.status", "what the node on this host does"),
     "peers": Verb("l2overlay.cli.peers", "list the peers; add or remove one", ("list", "add", "remove")),
     "fdb": Verb("l2overlay.cli.fdb", "which station is where"),
@@ -100,6 +100,16 @@ class VerbParser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 for child in action.choices.values():
                     yield from cast(VerbParser, child).option_strings()
+
+
+class ShowVersion(argparse.Action):
+    """`--version`: looks the version up, which takes longer than most verbs, only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from l2overlay import __version__
+
+        print(f"l2overlay {__version__}")
+        parser.exit()
 
 
 def main(argv: list[str] | None = None, *, interruptible: bool = False) -> int:
@@ -186,7 +196,7 @@ def _top_parser() -> VerbParser:
         epilog=f"verbs:\n{verbs}\n\n'l2overlay VERB --help' tells more about each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"l2overlay {__version__}")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version")
     return parser
 
 
