@@ -287,7 +287,7 @@ def test_every_file_of_the_program_has_its_line_and_no_line_is_without_its_file(
     }
     present = files_of_the_program()
     shared = {"cli/output.py", "cli/asking.py", "cli/peers_edit.py"}
-    verbs = {f"cli/{name}.py" for name in VERBS}
+    verbs = {f"cli/{name.replace('-', '_')}.py" for name in VERBS}
     ignored = {path for path in present if path.endswith(("__init__.py", "__main__.py"))} | (verbs - shared)
     assert stated == present - ignored
 
