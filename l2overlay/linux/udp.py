@@ -4,124 +4,48 @@ A burst of equal datagrams crosses into the kernel once: UDP_SEGMENT cuts it on 
 hands it over joined on the way in (5.0). Single datagrams to many peers cross together: sendmmsg(2). Where the kernel,
 libc or the path cannot, datagrams go one by one.
 
-Datagrams are never fragmented: IP_PMTUDISC_PROBE sets DF, ignores what ICMP claims about the path, and refuses only
-what the outgoing link itself cannot take. The path's own limit is found by our probes.
-
-Addresses: inside, an IPv4 peer is `Address("192.0.2.1", ...)`; the socket is AF_INET6 and calls it ::ffff:192.0.2.1.
-
-A host may have several addresses. The kernel tells with each datagram which of them was called (IPV6_PKTINFO, ipv6(7)).
-Where that is not the address that the kernel would answer from, it stands in `Address.local`, and what is sent there leaves
-from it: a NAT or a stateful firewall on the way knows no other.
+`udp_socket.py` binds the socket and sets its options, `udp_addresses.py` has the names of addresses, `send_errors.py` what
+each errno means. All that a datagram passes in the ordinary case is here.
 """
 
-import contextlib
 import errno
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv6Address, ip_address
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
-from l2overlay.errors import HostPermissionError, HostSetupError
 from l2overlay.linux import shield
-from l2overlay.linux.privileges import remedy
-from l2overlay.linux.rtnetlink import Sources, link_mtu, route_link
-from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for, pack_name, refused_name
+from l2overlay.linux.path_limits import PathLimits
+from l2overlay.linux.send_errors import BURST_ERRORS, GSO_ERRORS, ICMP_ERRORS, SOURCE_ERRORS, count_refused
+from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for
+from l2overlay.linux.udp_addresses import AddressBook, Target
+from l2overlay.linux.udp_socket import (
+    LOOPBACK,
+    SO_RXQ_OVFL,
+    SOL_UDP,
+    UDP_GRO,
+    UDP_SEGMENT,
+    bind,
+    never_fragment,
+    raise_buffers,
+    supports,
+    tell_local,
+)
 from l2overlay.seams import MAX_BURST_DATAGRAMS, MAX_BURST_LEN, Burst, burst_limit
-
-# <linux/udp.h>, <linux/in.h>, <linux/in6.h>, <asm-generic/socket.h>: Python does not name them.
-SOL_UDP = 17
-UDP_SEGMENT = 103
-UDP_GRO = 104
-IP_MTU_DISCOVER = 10
-IPV6_MTU_DISCOVER = 23
-PMTUDISC_PROBE = 3  # the same number in both families
-SO_SNDBUFFORCE = 32
-SO_RCVBUFFORCE = 33
-SO_RXQ_OVFL = 40
-IP_PKTINFO = 8
-IPV6_RECVPKTINFO = 49
-IPV6_PKTINFO = 50
 
 FEW_BUFFERS = 4
 """Longer lists are joined: see `_send_each`."""
-RECEIVE_BUFFER_SIZE = 8 << 20
-"""20 ms of 3.5 Gbit/s: what arrives while Python does something else."""
-SEND_BUFFER_SIZE = 2 << 20
-"""About 30 bursts. Smaller than the other: what is too much is to wait in the guests' TCP, not here, at 1 Gbit/s 17 ms."""
 READ_SIZE = 65_536
 PACKET_INFO_SIZE = 20
 """struct in6_pktinfo; struct in_pktinfo has 12."""
 ANCILLARY_SIZE = 2 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(PACKET_INFO_SIZE)
-ADDRESS_CACHE_SIZE = 4096
-"""Four times the peers of a large segment; a flood of spoofed senders must not grow it."""
-
 BATCH_FROM = 12
 """Fewer datagrams leave one by one: filling in the headers pays from about eight on (see `send_bursts`)."""
 
-IPV4_OVERHEAD = 28
-IPV6_OVERHEAD = 48
-DEFAULT_MTU = 1500
-LOOPBACK = "127.0.0.1"
-
-SEND_ERRORS = {
-    errno.EPERM: DropReason.SEND_REFUSED,
-    errno.EACCES: DropReason.SEND_REFUSED,
-    errno.ENETUNREACH: DropReason.SEND_UNREACHABLE,
-    errno.EHOSTUNREACH: DropReason.SEND_UNREACHABLE,
-    errno.EADDRNOTAVAIL: DropReason.SEND_UNREACHABLE,
-    errno.ENETDOWN: DropReason.SEND_UNREACHABLE,
-    errno.EAFNOSUPPORT: DropReason.SEND_UNREACHABLE,
-    errno.ENODEV: DropReason.SEND_UNREACHABLE,
-    errno.ENXIO: DropReason.SEND_UNREACHABLE,
-    errno.ELOOP: DropReason.SEND_LOOP,
-    errno.EMSGSIZE: DropReason.SEND_TOO_LONG,
-    errno.ENOBUFS: DropReason.SEND_NO_BUFFER,
-    errno.ENOMEM: DropReason.SEND_NO_BUFFER,
-}
-"""Why a datagram did not leave; what is not here is SEND_FAILED."""
-GSO_ERRORS = (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
-"""What a send says when the kernel or the link cannot cut bursts. EINVAL has other causes too: see `_send_parts`."""
-SOURCE_ERRORS = (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH)
-"""What a send says when the local address that it was to leave from is not ours any more. All have other causes too."""
-BURST_ERRORS = (*GSO_ERRORS, errno.EMSGSIZE)
-"""What a send says of a burst whose datagrams may well go in another way."""
-ICMP_ERRORS = frozenset(
-    (
-        errno.ECONNREFUSED,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.EHOSTDOWN,
-        errno.ENETDOWN,
-        errno.ENONET,
-        errno.ENOPROTOOPT,
-        errno.EOPNOTSUPP,
-        errno.EPROTO,
-        errno.EMSGSIZE,
-        errno.EACCES,
-        errno.ECONNRESET,
-    )
-)
-"""An ICMP error about an earlier send, told at the next receive (ip(7)); nothing to do with what waits there."""
-
 _U16 = struct.Struct("=H")
 _INT = struct.Struct("=i")
-_IN_PKTINFO = struct.Struct("=i4s4s")  # link, local address, destination in the header
-_IN6_PKTINFO = struct.Struct("=16sI")  # address, link
-
-_Ancillary = list[tuple[int, int, bytes]]
-_Target = tuple[tuple[Any, ...], _Ancillary]
-"""How the socket is told of an `Address`: the sockaddr, and the local address as an ancillary message if there is one."""
-
-
-class BufferSizes(NamedTuple):
-    """Bytes of payload that the kernel agreed to keep; `wanted` was what was asked for."""
-
-    receive: int
-    send: int
-    wanted: bool
 
 
 class LinuxUdp:
@@ -135,20 +59,16 @@ class LinuxUdp:
         """Take over a bound UDP socket. `gso` and `gro` are used where the kernel has them, left alone when false."""
         self._socket = bound
         bound.setblocking(False)
-        _never_fragment(bound)
-        self.buffer_sizes = _raise_buffers(bound)
-        self.gso = gso and _supports(bound, SOL_UDP, UDP_SEGMENT, 0)
-        self.gro = gro and _supports(bound, SOL_UDP, UDP_GRO, 1)
-        _supports(bound, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+        never_fragment(bound)
+        self.buffer_sizes = raise_buffers(bound)
+        self.gso = gso and supports(bound, SOL_UDP, UDP_SEGMENT, 0)
+        self.gro = gro and supports(bound, SOL_UDP, UDP_GRO, 1)
+        supports(bound, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.overflow_count = 0
         """What the socket had no room for, as the kernel counted before the last burst that was received."""
-        self._tells_local = _tell_local(bound)
-        self._sources = Sources()
-        self._shut: frozenset[str] = frozenset()
-        self._targets: dict[Address, _Target] = {}
-        self._addresses: dict[tuple[tuple[Any, ...], bytes], Address] = {}
-        self._names: dict[Address, bytes] = {}
-        self._path_limits: dict[str, int] = {}
+        self._book = book = AddressBook(bound.family, tells_local=tell_local(bound))
+        self._targets, self._addresses, self._names = book.targets, book.addresses, book.names
+        self._path_limits = PathLimits()
         self._batch = batch_for(bound)
 
     @classmethod
@@ -157,12 +77,12 @@ class LinuxUdp:
 
         Raises HostSetupError.
         """
-        return cls(_bind(port, host), gso=gso, gro=gro)
+        return cls(bind(port, host), gso=gso, gro=gro)
 
     @classmethod
     def open_loopback(cls) -> Self:
         """One at a free port of 127.0.0.1, which only this host reaches. Raises HostSetupError."""
-        return cls(_bind(0, LOOPBACK))
+        return cls(bind(0, LOOPBACK))
 
     @property
     def port(self) -> int:
@@ -176,7 +96,7 @@ class LinuxUdp:
     def close(self) -> None:
         """Give the port back."""
         self._socket.close()
-        self._sources.close()
+        self._book.close()
 
     def receive_bursts(self, limit: int) -> list[Burst]:
         """At most `limit` bursts that wait now; fewer when drained. An empty datagram comes as a burst of b"".
@@ -203,7 +123,7 @@ class LinuxUdp:
                     (self.overflow_count,) = _INT.unpack(value)
                 else:
                     called = value
-            address = addresses.get((sockaddr, called)) or self._address_of(sockaddr, called)
+            address = addresses.get((sockaddr, called)) or self._book.address_of(sockaddr, called)
             bursts.append(Burst(address, size or 1, [data]))
         return bursts
 
@@ -249,7 +169,7 @@ class LinuxUdp:
                 buffers = (b"".join(buffers),)
             length = sum(map(len, buffers))
             try:
-                sockaddr, source = targets.get(burst.address) or self._target_of(burst.address)
+                sockaddr, source = targets.get(burst.address) or self._book.target_of(burst.address)
                 if length <= size:
                     if source:
                         sendmsg(buffers, source, 0, sockaddr)
@@ -278,7 +198,7 @@ class LinuxUdp:
             datagram = b"".join(buffers)
             if len(datagram) > size:
                 break
-            names.append(known.get(burst.address) or self._name_of(burst.address))
+            names.append(known.get(burst.address) or self._book.name_of(burst.address))
             datagrams.append(datagram)
         return names, datagrams
 
@@ -300,24 +220,16 @@ class LinuxUdp:
 
     def path_limit(self, address: Address) -> int:
         """The largest datagram (UDP payload, bytes) that the local link towards `address` takes: MTU less headers."""
-        limit = self._path_limits.get(address.host)
-        if limit is None:
-            limit = _link_limit(address.host)
-            if len(self._path_limits) >= ADDRESS_CACHE_SIZE:
-                self._path_limits.clear()
-            self._path_limits[address.host] = limit
-        return limit
+        return self._path_limits.limit(address.host)
 
     def forget_paths(self) -> None:
         """A link or route changed: ask the kernel again for every path limit."""
-        self._path_limits.clear()
+        self._path_limits.forget()
         self.forget_addresses()
 
     def shut_hosts(self, hosts: frozenset[str]) -> None:
         """Send nothing to these: what leaves for them would come back by our own TAP."""
-        if hosts != self._shut:
-            self._shut = hosts
-            self.forget_addresses()
+        self._book.shut(hosts)
 
     def shield(self, known: Iterable[Address] | None) -> bool:
         """Let the kernel drop most DATA that comes from none of these addresses; None: let everything pass again.
@@ -332,21 +244,19 @@ class LinuxUdp:
 
     def forget_addresses(self) -> None:
         """A link, address or route changed: ask again which address is preferred, and what a scope is called."""
-        self._targets.clear()
-        self._names.clear()
-        self._addresses.clear()
+        self._book.forget()
 
     def _send_refused(
         self, burst: Burst, data: bytes | bytearray, code: int | None, refused: dict[DropReason, int]
     ) -> bool:
         """A burst was refused as a whole: try its parts where that can help, else count it. False: the socket is full."""
         count = max(1, -(-len(data) // burst.datagram_size))
-        if burst.address.local and code in SOURCE_ERRORS and self._lets_kernel_choose(burst.address):
+        if burst.address.local and code in SOURCE_ERRORS and self._book.lets_kernel_choose(burst.address):
             return self._send_parts(burst, data, refused)
         # ECONNREFUSED is the ICMP answer to an earlier datagram, this one was not even tried.
         if code == errno.ECONNREFUSED or (count > 1 and code in BURST_ERRORS):
             return self._send_parts(burst, data, refused)
-        _count_refused(refused, code, count)
+        count_refused(refused, code, count)
         return True
 
     def _send_parts(self, burst: Burst, data: bytes | bytearray, refused: dict[DropReason, int]) -> bool:
@@ -371,13 +281,13 @@ class LinuxUdp:
             if gso_refused:
                 alone.add(code)
             if code:
-                _count_refused(refused, code, 1)
+                count_refused(refused, code, 1)
             position += len(part)
         if gso_refused and 0 in alone and errno.EMSGSIZE not in alone:
             self.gso = False
         return True
 
-    def _send_part(self, part: memoryview, size: int, target: _Target) -> int:
+    def _send_part(self, part: memoryview, size: int, target: Target) -> int:
         """One send; returns its errno, 0 when it went."""
         sockaddr, source = target
         ancillary = [(SOL_UDP, UDP_SEGMENT, _U16.pack(size)), *source] if len(part) > size else source
@@ -392,205 +302,3 @@ class LinuxUdp:
                 return code
             return 0
         return code
-
-    def _target_of(self, address: Address) -> _Target:
-        """How to send to `address`. Raises OSError when it cannot be reached from here."""
-        if address.host in self._shut:
-            raise OSError(errno.ELOOP, "it would come back by the TAP")
-        source = [self._packet_info(address.local)] if address.local and self._tells_local else []
-        target = self._sockaddr_of(address), source
-        if len(self._targets) >= ADDRESS_CACHE_SIZE:
-            self._targets.clear()
-        self._targets[address] = target
-        return target
-
-    def _packet_info(self, local: str) -> tuple[int, int, bytes]:
-        """The ancillary message that makes a datagram leave from `local`; the link is still the route's."""
-        if self._socket.family == socket.AF_INET:
-            info = _IN_PKTINFO.pack(0, socket.inet_pton(socket.AF_INET, local), bytes(4))
-            return socket.IPPROTO_IP, IP_PKTINFO, info
-        mapped = local if ":" in local else f"::ffff:{local}"
-        return (
-            socket.IPPROTO_IPV6,
-            IPV6_PKTINFO,
-            _IN6_PKTINFO.pack(socket.inet_pton(socket.AF_INET6, mapped), 0),
-        )
-
-    def _lets_kernel_choose(self, address: Address) -> bool:
-        """Whether our own address in `address` is gone, and what is sent there leaves from another from now on."""
-        if not self._targets[address][1] or self._is_ours(address):
-            return False
-        self._targets[address] = self._targets[address][0], []
-        return True
-
-    def _is_ours(self, address: Address) -> bool:
-        return self._sources.is_ours(address.local, scope_of(address.host.partition("%")[2]))
-
-    def _sockaddr_of(self, address: Address) -> tuple[Any, ...]:
-        """What the socket calls `address`. Raises OSError when it cannot be reached from here."""
-        host, _, zone = address.host.partition("%")
-        is_ipv6 = ":" in host
-        socket.inet_pton(
-            socket.AF_INET6 if is_ipv6 else socket.AF_INET, host
-        )  # never a name: that would ask DNS
-        sockaddr: tuple[Any, ...]
-        if self._socket.family == socket.AF_INET6:
-            sockaddr = (host if is_ipv6 else f"::ffff:{host}", address.port, 0, scope_of(zone))
-        elif is_ipv6:
-            raise OSError(errno.EAFNOSUPPORT, "this host has no IPv6")
-        else:
-            sockaddr = (host, address.port)
-        return sockaddr
-
-    def _name_of(self, address: Address) -> bytes:
-        """`_sockaddr_of` as the kernel's struct; where that raises, one that the kernel refuses."""
-        family = self._socket.family
-        try:
-            name = pack_name(family, (self._targets.get(address) or self._target_of(address))[0])
-        except OSError:
-            return refused_name(family)
-        if len(self._names) >= ADDRESS_CACHE_SIZE:
-            self._names.clear()
-        self._names[address] = name
-        return name
-
-    def _address_of(self, sockaddr: tuple[Any, ...], called: bytes) -> Address:
-        """The canonical name of whom a datagram came from; `called` is the kernel's word about where it arrived."""
-        address = canonical_address(sockaddr)
-        if called:
-            local, scope = _called_address(called), sockaddr[3] if len(sockaddr) > 3 else 0
-            if local != self._sources.preferred(address.host.partition("%")[0], scope):
-                address = address._replace(local=local)
-        if len(self._addresses) >= ADDRESS_CACHE_SIZE:
-            self._addresses.clear()
-        self._addresses[sockaddr, called] = address
-        return address
-
-
-def canonical_address(sockaddr: tuple[Any, ...]) -> Address:
-    """One name for one address: IPv4 dotted also when an IPv6 socket told it, a link-local scope as %interface.
-
-    `sockaddr` is what Python's socket calls it: (host, port) or (host, port, flow label, scope).
-    """
-    host, port = sockaddr[:2]
-    host = host.partition("%")[0]
-    if ":" not in host:
-        return Address(host, port)
-    parsed = IPv6Address(host)
-    if parsed.ipv4_mapped is not None:
-        return Address(str(parsed.ipv4_mapped), port)
-    scope = sockaddr[3]
-    return Address(f"{parsed}%{_link_name(scope)}" if scope else str(parsed), port)
-
-
-def _called_address(packet_info: bytes) -> str:
-    if len(packet_info) == _IN_PKTINFO.size:
-        return socket.inet_ntop(socket.AF_INET, _IN_PKTINFO.unpack(packet_info)[1])
-    return _plain_host(socket.inet_ntop(socket.AF_INET6, packet_info[:16]))
-
-
-def _plain_host(host: str) -> str:
-    """Without a zone, and IPv4 dotted."""
-    return host.partition("%")[0].removeprefix("::ffff:")
-
-
-def _tell_local(bound: socket.socket) -> bool:
-    """Ask for the local address of each datagram, unless the socket has but one."""
-    if not ip_address(bound.getsockname()[0]).is_unspecified:
-        return False
-    if bound.family == socket.AF_INET6:
-        return _supports(bound, socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-    return _supports(bound, socket.IPPROTO_IP, IP_PKTINFO, 1)
-
-
-def _bind(port: int, host: str = "") -> socket.socket:
-    try:
-        bound = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    except OSError:  # ipv6.disable=1
-        return _bound(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), (host, port))
-    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    mapped = host if ":" in host or not host else f"::ffff:{host}"
-    return _bound(bound, (mapped or "::", port))
-
-
-def _bound(unbound: socket.socket, sockaddr: tuple[str, int]) -> socket.socket:
-    try:
-        unbound.bind(sockaddr)
-    except OSError as error:
-        unbound.close()
-        raise _bind_error(*sockaddr, error) from None
-    return unbound
-
-
-def _bind_error(host: str, port: int, error: OSError) -> HostSetupError:
-    if error.errno == errno.EADDRINUSE:
-        return HostSetupError(
-            f"UDP port {port} is in use; `ss -ulpn sport = :{port}` names the process that has it"
-        )
-    if error.errno == errno.EACCES:
-        advice = remedy("CAP_NET_BIND_SERVICE", "l2overlay join ...")
-        return HostPermissionError(f"may not bind UDP port {port}; choose one from 1024 up; else {advice}")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return HostSetupError(f"this host has no address {_plain_host(host)}, which listen names")
-    return HostSetupError(f"cannot bind UDP port {port}: {error.strerror}")
-
-
-def _never_fragment(bound: socket.socket) -> None:
-    bound.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
-    if bound.family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
-
-
-def _raise_buffers(bound: socket.socket) -> BufferSizes:
-    """Raise both, past the sysctl limits where we may. The kernel doubles what it is told, for its own bookkeeping."""
-    for forced, plain, size in (
-        (SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER_SIZE),
-        (SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER_SIZE),
-    ):
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, forced, size)
-        except PermissionError:
-            bound.setsockopt(socket.SOL_SOCKET, plain, size)
-    receive = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
-    send = bound.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
-    return BufferSizes(receive, send, receive >= RECEIVE_BUFFER_SIZE and send >= SEND_BUFFER_SIZE)
-
-
-def _supports(bound: socket.socket, level: int, option: int, value: int) -> bool:
-    try:
-        bound.setsockopt(level, option, value)
-    except OSError:
-        return False
-    return True
-
-
-def scope_of(zone: str) -> int:
-    """The index of a link by its name or number; 0 for none. Raises OSError when there is no such link."""
-    if not zone or zone.isdecimal():
-        return int(zone or 0)
-    try:
-        return socket.if_nametoindex(zone)
-    except OSError:  # it carries no errno
-        raise OSError(errno.ENODEV, f"no link {zone}") from None
-
-
-def _link_name(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:  # gone since the datagram came; the number is as good a zone
-        return str(index)
-
-
-def _link_limit(host: str) -> int:
-    host, _, zone = host.partition("%")
-    mtu = DEFAULT_MTU
-    with contextlib.suppress(OSError):  # no route, or gone between two questions
-        link = route_link(host, scope_of(zone))
-        if link is not None:
-            mtu = link_mtu(link)
-    return min(mtu - (IPV6_OVERHEAD if ":" in host else IPV4_OVERHEAD), MAX_BURST_LEN)
-
-
-def _count_refused(refused: dict[DropReason, int], code: int | None, count: int) -> None:
-    reason = SEND_ERRORS.get(code or 0, DropReason.SEND_FAILED)
-    refused[reason] = refused.get(reason, 0) + count

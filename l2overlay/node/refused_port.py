@@ -12,7 +12,7 @@ from collections.abc import Callable
 import trio
 
 from l2overlay.addresses import Address, PeerKey
-from l2overlay.linux.udp import scope_of
+from l2overlay.linux.udp_addresses import scope_of
 
 IP_RECVERR = 11
 IPV6_RECVERR = 25

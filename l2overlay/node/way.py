@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from l2overlay.addresses import Address
 from l2overlay.linux.rtnetlink import neighbour, next_hop, station_port
-from l2overlay.linux.udp import scope_of
+from l2overlay.linux.udp_addresses import scope_of
 from l2overlay.node.underlay import Path
 
 SYS_NET = File("/sys/class/net")

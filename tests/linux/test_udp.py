@@ -17,14 +17,9 @@ from l2overlay.counters import DropReason
 from l2overlay.errors import HostSetupError
 from l2overlay.linux import sendmmsg as sendmmsg_module
 from l2overlay.linux.sendmmsg import MAX_MESSAGES
-from l2overlay.linux.udp import (
-    ADDRESS_CACHE_SIZE,
-    BATCH_FROM,
-    RECEIVE_BUFFER_SIZE,
-    SEND_BUFFER_SIZE,
-    LinuxUdp,
-    canonical_address,
-)
+from l2overlay.linux.udp import BATCH_FROM, LinuxUdp
+from l2overlay.linux.udp_addresses import CACHE_SIZE, canonical_address
+from l2overlay.linux.udp_socket import RECEIVE_BUFFER_SIZE, SEND_BUFFER_SIZE
 from l2overlay.seams import MAX_BURST_LEN, Burst
 from l2overlay.testing.lab import Namespace
 
@@ -529,15 +524,15 @@ def test_without_ipv6_in_the_kernel_ipv4_goes_on(hosts: Hosts) -> None:
 
 def test_a_flood_of_senders_leaves_the_address_caches_bounded(hosts: Hosts) -> None:
     udp = hosts.open(hosts.a)
-    for number in range(ADDRESS_CACHE_SIZE + 100):
+    for number in range(CACHE_SIZE + 100):
         address = Address("127.0.0.1", 1 + number)
         udp.send_bursts([Burst(address, 1, [b""])])
         udp.receive_bursts(1)
-    assert len(udp._targets) <= ADDRESS_CACHE_SIZE
-    addresses = [Address("127.0.0.2", 1 + number) for number in range(ADDRESS_CACHE_SIZE + 100)]
+    assert len(udp._targets) <= CACHE_SIZE
+    addresses = [Address("127.0.0.2", 1 + number) for number in range(CACHE_SIZE + 100)]
     done, _ = udp.send_bursts(singles(addresses, [b""] * len(addresses)))
     assert done == len(addresses)
-    assert len(udp._names) <= ADDRESS_CACHE_SIZE
+    assert len(udp._names) <= CACHE_SIZE
 
 
 @pytest.mark.parametrize(

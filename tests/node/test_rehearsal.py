@@ -66,7 +66,7 @@ def test_nothing_is_ever_due_and_nothing_piles_up(rehearsal: Rehearsal) -> None:
 def test_what_others_send_to_its_sockets_changes_nothing(rehearsal: Rehearsal) -> None:
     stranger = LinuxUdp.open_loopback()
     for node in (rehearsal._here, rehearsal._there):
-        stranger._socket.sendto(b"\x04" * 60, stranger._sockaddr_of(node.at))
+        stranger._socket.sendto(b"\x04" * 60, stranger._book.sockaddr_of(node.at))
     arrived = [rehearsal.once() for _ in range(3)]
     stranger.close()
     assert arrived[1:] == [True, True]

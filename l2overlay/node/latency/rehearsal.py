@@ -19,7 +19,8 @@ from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.config.types import Config, Endpoint, PeerConfig, SegmentConfig, Suite
 from l2overlay.dataplane.ethernet import plain
 from l2overlay.linux.tap import LinuxTap
-from l2overlay.linux.udp import LOOPBACK, LinuxUdp
+from l2overlay.linux.udp import LinuxUdp
+from l2overlay.linux.udp_socket import LOOPBACK
 from l2overlay.node.pump import Pump
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, TapFrame
