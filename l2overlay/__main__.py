@@ -15,7 +15,7 @@ def run() -> int:
     )  # a shell's `&` makes it ignored
     if interruptible:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from l2overlay.cli import main
+    from l2overlay.cli.main import main
 
     return main(interruptible=interruptible)
 

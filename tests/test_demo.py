@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from l2overlay.cli import main
+from l2overlay.cli.main import main
 from l2overlay.demo.drawing import drawing
 from l2overlay.testing.lab import child_environment, existing_namespaces
 

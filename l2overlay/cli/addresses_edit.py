@@ -1,8 +1,8 @@
-"""One host's entry in `[segment] addresses`, as an edit of peers.toml's text.
+"""Edits the entry of one host in `[segment] addresses`, in the text of a peers.toml.
 
-TOML has four ways to write it, and each is followed: a table of its own (`[segment.addresses]`), one value
-(`addresses = {...}`), dotted keys (`addresses.alpha = [...]`), and nothing yet. The caller reads the outcome again and
-compares: what this module misunderstands never reaches the file.
+The table may be written in four ways, and each is kept: a table of its own (`[segment.addresses]`), one value
+(`addresses = {...}`), dotted keys (`addresses.alpha = [...]`), or not at all yet. The caller parses the result and compares
+it, so a mistake of this module never reaches the file.
 """
 
 import re
@@ -14,7 +14,7 @@ _TABLE = ("segment", "addresses")
 
 
 def with_addresses(text: str, name: str, addresses: Sequence[str]) -> str:
-    """`text` with an entry for `name`; without addresses it stays as it is."""
+    """`text` with an entry for `name`, or unchanged if there are no addresses."""
     if not addresses:
         return text
     entry = f"{toml_key(name)} = {address_list(addresses)}"
@@ -48,12 +48,12 @@ def without_addresses(text: str, name: str) -> str:
 
 
 def toml_key(name: str) -> str:
-    """A peer's name as a key: bare where TOML takes it bare."""
+    """A peer's name as a TOML key, quoted if it has to be."""
     return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def address_list(addresses: Sequence[str]) -> str:
-    """Addresses as an array; they hold nothing that needs an escape."""
+    """Addresses as a TOML array. They contain nothing that needs an escape."""
     quoted = ", ".join(f'"{address}"' for address in addresses)
     return f"[{quoted}]"
 
@@ -66,6 +66,6 @@ def _after_line(text: str, place: Place | None, line: str) -> str:
 
 
 def _without_lines(text: str, place: Place) -> str:
-    """`text` without all lines of `place`."""
+    """`text` without the lines of `place`."""
     start = text.rfind("\n", 0, place.key) + 1
     return text[:start] + text[text.find("\n", place.end) + 1 or len(text) :]

@@ -1,4 +1,4 @@
-"""`l2overlay check FILE|SEGMENT`: every mistake in a peers.toml with line and column, exit 78; else a summary and 0."""
+"""`l2overlay check FILE|SEGMENT`: every mistake in a peers.toml with line and column (exit 78), or a summary (exit 0)."""
 
 import argparse
 from dataclasses import asdict
@@ -13,6 +13,11 @@ from l2overlay.config.read import load_config, require_own
 from l2overlay.config.types import Config
 from l2overlay.errors import ConfigError
 
+EXAMPLES = (
+    "l2overlay check lan",
+    "l2overlay check ./peers.toml --key /etc/l2overlay/lan.key",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -21,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the peers.toml, or a segment's name for {keys.CONFIGURATION_DIR}/SEGMENT.toml",
     )
     parser.add_argument(
-        "--key", metavar="KEYFILE", type=Path, help="a private key: also check that the file has its peer"
+        "--key",
+        metavar="KEYFILE",
+        type=Path,
+        help="a private key: also check that the file has a peer with its public key",
     )
     output.add_json_option(parser)
 

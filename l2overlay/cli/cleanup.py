@@ -1,6 +1,6 @@
-"""`l2overlay cleanup`: undo what a killed node left on the host. Refuses while the node runs.
+"""`l2overlay cleanup`: undo what a killed node left on the host. It refuses to run while the node runs.
 
-A bridge that a node made stays while others have ports in it, after `leave` too; `--purge` removes it. Its alias marks it,
+A bridge that a node made stays while others have ports in it, also after `leave`; `--purge` removes it. Its alias marks it,
 so it is found without the run directory, which systemd removes when the service stops.
 """
 
@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from l2overlay.cli import output
-from l2overlay.cli.asking import add_node_arguments, print_answer, segment_run_dir
+from l2overlay.cli.output import print_answer
+from l2overlay.cli.target import add_node_arguments, known_segments, segment_run_dir
 from l2overlay.control.run_dir import RUN_ROOT, RunDir, segment_holder
 from l2overlay.errors import ExitCode, HostSetupError, L2OverlayError, UsageError
+from l2overlay.suggestion import suggestion
 
 if TYPE_CHECKING:
     from l2overlay.linux.apply import Undone
@@ -20,13 +22,19 @@ if TYPE_CHECKING:
 CLEANUP_SCHEMA = "l2overlay.cleanup/1"
 
 
+EXAMPLES = (
+    "l2overlay cleanup",
+    "l2overlay cleanup lan --purge",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add_node_arguments(parser)
     parser.add_argument(
         "--purge",
         action="store_true",
-        help="remove a bridge that a node made even if others have ports in it (guests are cut off)",
+        help="remove a bridge that a node made, even if others have ports in it (guests lose their connection)",
     )
     output.add_json_option(parser)
 
@@ -41,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
         kept = {path: [bridge.line for bridge in found.kept] for path, found in done.items()}
         print_answer({"schema": CLEANUP_SCHEMA, "undone": undone, "kept": kept})
     else:
-        print(*_report(done.values()), sep="\n")
+        print(*(_report(done.values()) or [f"nothing to undo{_hint(args.segment)}"]), sep="\n")
     return ExitCode.OK
 
 
 def clean(run_dir: RunDir, segment: str | None, *, purge: bool = False) -> "Undone":
-    """Undo what the state of a dead node says and remove its files. Raises L2OverlayError while it lives.
+    """Undo what the state of a dead node says, and remove its files. Raises L2OverlayError if the node is alive.
 
-    `segment`: whose bridge is looked for by its mark; None for the one that the state names.
+    Bridges that carry the mark of `segment` are removed too; None means the segment that the state names.
     """
     from l2overlay.linux import apply
     from l2overlay.linux.features.bridge import RemoveBridge
@@ -64,9 +72,7 @@ def clean(run_dir: RunDir, segment: str | None, *, purge: bool = False) -> "Undo
     try:
         noted = load_undo(run_dir)
     except HostSetupError as error:
-        raise HostSetupError(
-            f"{error}; nothing was undone: look at 'ip link', then remove the file"
-        ) from None
+        raise HostSetupError(f"{error}; nothing was undone: check 'ip link', then remove the file") from None
     steps = noted.changes if noted is not None else ()
     known = {change.link for change in steps if isinstance(change, RemoveBridge)}
     steps += tuple(b for b in _marked(segment or _segment_in(run_dir)) if b.link not in known)
@@ -80,7 +86,13 @@ def _report(found: "Iterable[Undone]") -> list[str]:
     for undone in found:
         lines += [f"undone: {line}" for line in undone.lines]
         lines += [f"kept: {bridge.line}; --purge removes it" for bridge in undone.kept]
-    return lines or ["nothing to undo"]
+    return lines
+
+
+def _hint(segment: str | None) -> str:
+    """The segment that a mistyped name probably means."""
+    known = known_segments()
+    return suggestion(segment, known) if segment is not None and segment not in known else ""
 
 
 def _segment_in(run_dir: RunDir) -> str | None:
@@ -89,7 +101,7 @@ def _segment_in(run_dir: RunDir) -> str | None:
 
 
 def _marked(segment: str | None) -> "list[RemoveBridge]":
-    """What removes the bridges that carry the mark of the segment, unless a node of it runs somewhere on this host."""
+    """Changes that remove the bridges with the mark of the segment; none while a node of it runs on this host."""
     from l2overlay.linux import host
     from l2overlay.linux.feature import ALIAS_PREFIX
 
@@ -99,14 +111,14 @@ def _marked(segment: str | None) -> "list[RemoveBridge]":
 
 
 def _chosen(args: argparse.Namespace) -> list[tuple[RunDir, str | None]]:
-    """Named, or every one in the default place whose node is dead; each with the name of its segment if that is known."""
+    """The run directory that the arguments name, or all in the default place whose node is dead; each with its segment."""
     if args.run_dir is not None:
         return [(RunDir(args.run_dir), args.segment)]
     if args.segment is not None:
         return [(segment_run_dir(args.segment), args.segment)]
     found = [RunDir(path) for path in sorted(RUN_ROOT.glob("*")) if path.is_dir()]
     if found and all(run_dir.holder() is not None for run_dir in found):
-        raise UsageError("every node of this host is running; stop one with 'l2overlay leave SEGMENT'")
+        raise UsageError("every node on this host is running; stop one with 'l2overlay leave SEGMENT'")
     chosen = [(run_dir, run_dir.path.name) for run_dir in found if run_dir.holder() is None]
     names = {run_dir.path.name for run_dir in found}
     return [*chosen, *((RunDir(RUN_ROOT / name), name) for name in _marked_segments() if name not in names)]

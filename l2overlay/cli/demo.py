@@ -1,4 +1,4 @@
-"""`l2overlay demo`: a whole segment on one machine, from nothing to nothing, with what it shows."""
+"""`l2overlay demo`: build a whole segment on one machine, show what it does, and remove it again."""
 
 import argparse
 import time
@@ -28,7 +28,14 @@ from l2overlay.demo.note import stop_noted
 from l2overlay.errors import ExitCode, L2OverlayError
 
 SHOWN_GUESTS = 8
-"""Of more guests, a table shows the first; JSON has all of them."""
+"""A table shows at most this many guests; JSON has all of them."""
+
+
+EXAMPLES = (
+    "l2overlay demo",
+    "l2overlay demo --hosts 5 --keep",
+    "l2overlay demo --stop",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hosts", type=host_count, default=3, metavar="N", help=f"{MIN_HOSTS} to {MAX_HOSTS}; default 3"
     )
-    parser.add_argument("--keep", action="store_true", help="leave it running, to look around in")
+    parser.add_argument("--keep", action="store_true", help="leave everything running, to look around")
     parser.add_argument("--stop", action="store_true", help="end what --keep (or a killed demo) left running")
     add_json_option(parser)
 
@@ -53,7 +60,7 @@ def host_count(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0 when everything was as promised, 1 when not."""
+    """The exit code is 0 if everything was as promised, 1 if not."""
     require_host()
     if args.stop:
         return stop(args.json)
@@ -71,7 +78,7 @@ def stop(as_json: bool) -> int:
 
 
 def run_told(args: argparse.Namespace) -> int:
-    """Tell each step as it happens."""
+    """Print each step as it happens."""
     started_time = time.monotonic()
     failures: list[str] = []
     print(f"{args.hosts} hosts, one segment, each frame between them in encrypted UDP\n")
@@ -89,10 +96,12 @@ def run_told(args: argparse.Namespace) -> int:
 
 
 def lines_about(step: Step) -> list[str]:
-    """A headline and what belongs below it."""
+    """A headline, and the lines below it."""
     match step:
         case Built():
-            return [f"{len(step.hosts)} hosts stand, with a bridge and a guest each; nothing joins them yet"]
+            return [
+                f"{len(step.hosts)} hosts are up, each with a bridge and a guest; nothing connects them yet"
+            ]
         case Joined():
             return [
                 f"nodes are READY, the slowest after {max(step.seconds.values()):.2f} s",
@@ -103,7 +112,7 @@ def lines_about(step: Step) -> list[str]:
         case Carried():
             return [carried_line(step)]
         case Learned():
-            return ["where each node has learned the stations to be", *learned_lines(step)]
+            return ["where each node has learned that the stations are", *learned_lines(step)]
         case Overheard():
             return [
                 f"a stream full of {step.canary!r}, as someone on the link sees it",

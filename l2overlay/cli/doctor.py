@@ -1,7 +1,7 @@
-"""`l2overlay doctor`: why do frames not arrive? Causes, proofs and commands; changes nothing without `--fix`.
+"""`l2overlay doctor`: finds out why frames do not arrive. Shows causes, proofs and commands; only `--fix` changes anything.
 
-Exit code 0 when nothing was found (or all of it was fixed), 4 when something is left, 5 without privilege, 3 when there is
-no such segment here.
+The exit code is 0 if nothing is wrong (any more), 4 if something is, 5 without the privileges, and 3 if this host has no
+such segment.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 
 from l2overlay import keys
 from l2overlay.cli import output
-from l2overlay.cli.asking import segment_run_dir
+from l2overlay.cli.target import configured_segments, known_segments, segment_run_dir
 from l2overlay.control import client
 from l2overlay.control.run_dir import RUN_ROOT, RunDir, running_segments
 from l2overlay.doctor.diagnosis import diagnose, needs_second_look
@@ -20,30 +20,42 @@ from l2overlay.doctor.finding import Finding, Severity, command_line
 from l2overlay.doctor.repair import Repair, repair
 from l2overlay.doctor.view import HostView, SegmentView
 from l2overlay.errors import ExitCode, NoDaemonError, UsageError
+from l2overlay.suggestion import suggestion
 
 SECOND_LOOK_TIME = 1.0
-"""Seconds between two readings of the counters: a ping a second shows."""
+"""Seconds between two readings of the counters, long enough to see a ping that is sent every second."""
 SETTLE_TIME = 0.2
-"""Seconds after `--fix`: a port that came up is forwarding."""
+"""Seconds after `--fix`, so that a port that came up forwards frames."""
+
+
+EXAMPLES = (
+    "l2overlay doctor lan",
+    "l2overlay doctor --bridge br0 --tap tap0",
+    "l2overlay doctor lan --fix",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument(
-        "segment", nargs="?", help="may be left out when one node runs here, or one is configured"
+        "segment", nargs="?", help="the segment's name; omit it if only one runs or is configured here"
     )
     parser.add_argument("--peers", type=Path, metavar="FILE", help="the segment's peers.toml")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where the node keeps its socket")
-    parser.add_argument("--bridge", metavar="NAME", help="look at this bridge, without peers.toml and node")
+    parser.add_argument(
+        "--bridge", metavar="NAME", help="examine this bridge, without a peers.toml or a node"
+    )
     parser.add_argument("--tap", metavar="NAME", help="with --bridge: the port that leads to the overlay")
     parser.add_argument(
-        "--fix", action="store_true", help="run the commands that are safe, show them, and look again"
+        "--fix",
+        action="store_true",
+        help="run the commands that are safe, show them, and examine the host again",
     )
     output.add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look, judge, print; with `--fix` mend and look again."""
+    """Examine the host and print the findings; with `--fix`, repair it and examine it again."""
     from l2overlay.doctor.observer import check_privileges
 
     _refuse_mixture(args)
@@ -75,11 +87,11 @@ def _examine(args: argparse.Namespace) -> tuple[HostView, list[Finding]]:
 
 def _refuse_mixture(args: argparse.Namespace) -> None:
     if args.bridge is not None and (args.segment or args.peers or args.run_dir):
-        raise UsageError("l2overlay doctor: --bridge stands alone; leave SEGMENT, --peers and --run-dir out")
+        raise UsageError("l2overlay doctor: --bridge cannot be combined with SEGMENT, --peers or --run-dir")
     if args.tap is not None and args.bridge is None:
-        raise UsageError("l2overlay doctor: --tap goes with --bridge")
+        raise UsageError("l2overlay doctor: --tap needs --bridge")
     if args.segment is not None and args.peers is not None:
-        raise UsageError("l2overlay doctor: give a SEGMENT or --peers FILE, not both")
+        raise UsageError("l2overlay doctor: give either a SEGMENT or --peers FILE")
 
 
 def _subject(args: argparse.Namespace) -> SegmentView:
@@ -96,7 +108,7 @@ def _subject(args: argparse.Namespace) -> SegmentView:
 
 
 def _places(args: argparse.Namespace) -> tuple[Path | None, RunDir | None]:
-    """The peers.toml and the run directory that are meant, so far as they are."""
+    """The peers.toml and the run directory that the arguments name; None for one that they do not."""
     run_dir = RunDir(args.run_dir) if args.run_dir is not None else None
     if args.peers is not None:
         return args.peers, run_dir
@@ -107,11 +119,13 @@ def _places(args: argparse.Namespace) -> tuple[Path | None, RunDir | None]:
 
 def _only_one() -> tuple[Path | None, RunDir]:
     running = [name for name, _ in running_segments(RUN_ROOT)]
-    names = running or sorted(path.stem for path in keys.CONFIGURATION_DIR.glob("*.toml"))
+    names = running or configured_segments()
     if not names:
-        raise NoDaemonError("no node runs here and none is configured; say --peers FILE or --bridge NAME")
+        raise NoDaemonError(
+            "no node runs here, and no segment is configured; give --peers FILE or --bridge NAME"
+        )
     if len(names) > 1:
-        raise UsageError(f"several segments are here: {', '.join(names)}; say which")
+        raise UsageError(f"this host has several segments: {', '.join(names)}; name one")
     return _file_of(names[0]), segment_run_dir(names[0])
 
 
@@ -130,7 +144,7 @@ def _configured(path: Path) -> SegmentView:
 
 
 def _with_answers(configured: SegmentView | None, run_dir: RunDir) -> SegmentView:
-    """With what the node says; without one, what is known from elsewhere. Raises NoDaemonError when that is nothing."""
+    """Add what the node answers. Without a node, use what is known otherwise; raises NoDaemonError if nothing is."""
     from l2overlay.doctor.subject import with_node
 
     try:
@@ -139,7 +153,8 @@ def _with_answers(configured: SegmentView | None, run_dir: RunDir) -> SegmentVie
         known = configured or _noted(run_dir)
         if known is None:
             raise NoDaemonError(
-                f"nothing is known of a segment at {run_dir.path}; say --peers FILE or --bridge NAME"
+                f"nothing is known about a segment at {run_dir.path}"
+                f"{suggestion(run_dir.path.name, known_segments())}; give --peers FILE or --bridge NAME"
             ) from error
         return replace(known, no_node=str(error))
 
@@ -155,7 +170,7 @@ def _answers(run_dir: RunDir) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _noted(run_dir: RunDir) -> SegmentView | None:
-    """What a killed node has written about its segment."""
+    """The segment according to the state file of a killed node."""
     from l2overlay.doctor.subject import segment_of_bridge
 
     state = run_dir.read_state() or {}
@@ -170,7 +185,7 @@ def _present(segment: SegmentView) -> SegmentView:
     names = link_names()
     for name in (segment.bridge, segment.tap):
         if name is not None and name not in names:
-            raise NoDaemonError(f"there is no link {name} here; 'ip link' lists them")
+            raise NoDaemonError(f"this host has no link {name}; 'ip link' lists the links")
     return segment
 
 
@@ -182,13 +197,13 @@ def _lines(view: HostView, findings: list[Finding], repairs: list[Repair], *, ve
     for finding in findings:
         lines += ["", *_finding_lines(finding)]
     if verbose:
-        lines += ["", *(f"not looked at: {what}" for what in view.not_examined)]
+        lines += ["", *(f"not examined: {what}" for what in view.not_examined)]
     where = view.segment.name or view.segment.bridge
     if not findings:
-        return [*lines, f"{where}: nothing is wrong here" + (" any more" if repairs else "")]
+        return [*lines, f"{where}: nothing is wrong" + (" any more" if repairs else "")]
     count = f"{len(findings)} finding{'s' * (len(findings) != 1)}"
     fixable = sum(f.is_safe for f in findings)
-    hint = f"; --fix runs what is marked with * ({fixable})" if fixable and not repairs else ""
+    hint = f"; --fix runs the commands marked with * ({fixable})" if fixable and not repairs else ""
     return [*lines, "", f"{where}: {count}{hint}"][0 if repairs else 1 :]
 
 

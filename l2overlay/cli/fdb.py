@@ -1,11 +1,14 @@
-"""`l2overlay fdb`: the filtering database, which station lives behind which peer."""
+"""`l2overlay fdb`: the filtering database, which says behind which peer each station is."""
 
 import argparse
 
 from l2overlay.cli import output
-from l2overlay.cli.asking import add_node_arguments, ago, chosen_run_dir, print_answer
+from l2overlay.cli.output import ago, print_answer
+from l2overlay.cli.target import add_node_arguments, chosen_run_dir
 from l2overlay.control import client
 from l2overlay.errors import ExitCode
+
+EXAMPLES = ("l2overlay fdb lan",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,9 @@
-"""`l2overlay filter`: what the filter does, whether a file is good, which rule would decide, and new rules.
+"""`l2overlay filter`: show the rules, check a file, explain a decision, load new rules.
 
-show       rules in words with what they have seen, both address families together
-check      `l2overlay check` for the sake of `[filter]`, and how many rules of the kernel it becomes
-explain    which rule decides about a frame: asked from the node, or from a file with --peers and --node
-reload     as `l2overlay reload`; connections that are established go on
+show       the rules as text, with the frames that they have matched, both address families together
+check      like `l2overlay check`, and says how many rules of the kernel `[filter]` becomes
+explain    which rule decides about a frame: asks the node, or reads a file with --peers and --node
+reload     like `l2overlay reload`; established connections go on
 """
 
 import argparse
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from l2overlay.cli import output, reload
-from l2overlay.cli.asking import add_node_arguments, chosen_run_dir, print_answer, size
+from l2overlay.cli.output import print_answer, size
+from l2overlay.cli.target import add_node_arguments, chosen_run_dir
 from l2overlay.config.read import load_config
 from l2overlay.config.types import Config
 from l2overlay.control import client
@@ -23,6 +24,15 @@ from l2overlay.linux.iptables import FAMILIES, FilterSpec, render
 from l2overlay.suggestion import suggestion
 
 EXPLAIN_SCHEMA = "l2overlay.filter_explain/1"
+
+
+EXAMPLES = (
+    "l2overlay filter show lan",
+    "l2overlay filter check ./peers.toml",
+    "l2overlay filter explain 'tcp 10.9.0.2:1234 > 10.9.0.1:22 from beta'",
+    "l2overlay filter explain --peers ./peers.toml --node alpha 'udp [fd09::2]:53 > [fd09::1]:4000 in'",
+    "l2overlay filter reload lan",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,12 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked."""
+    """Run the action."""
     return {"show": _show, "check": _check, "explain": _explain, "reload": reload.run}[args.action](args)
 
 
 _HELP = {
-    "show": "show the rules in words, with the frames that they have seen",
+    "show": "show the rules as text, with the frames that they have matched",
     "check": "find every mistake in a peers.toml",
     "explain": "say which rule decides about a frame, without sending it",
     "reload": "make the node read its peers.toml again; established connections go on",
@@ -56,10 +66,12 @@ def _add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "frame", nargs="+", help="'tcp 10.9.0.1:1234 > 10.9.0.2:80 from beta', or a frame in hex"
     )
-    parser.add_argument("--segment", help="of the node to ask; may be left out when one node runs here")
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where the node to ask keeps its socket")
-    parser.add_argument("--peers", type=Path, metavar="FILE", help="ask no node but this peers.toml")
-    parser.add_argument("--node", metavar="NAME", help="with --peers: on which host")
+    parser.add_argument("--segment", help="of the node to ask; omit it if only one node runs here")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where the node keeps its socket")
+    parser.add_argument(
+        "--peers", type=Path, metavar="FILE", help="use this peers.toml instead of asking a node"
+    )
+    parser.add_argument("--node", metavar="NAME", help="with --peers: the host that sees the frame")
 
 
 # show
@@ -170,7 +182,7 @@ def _explain_by_file(args: argparse.Namespace, frame: str) -> dict[str, Any]:
     names = tuple(peer.name for peer in config.peers)
     if args.node not in names:
         hint = suggestion(args.node or "", names) or f" (there are {', '.join(names)})"
-        raise UsageError(f"say with --node on which host{hint}")
+        raise UsageError(f"name the host with --node{hint}")
     if config.filter is None:
         raise UsageError(f"{args.peers} has no [filter]: nothing is filtered")
     behind = {mac: peer.name for peer in config.peers for mac in peer.macs if peer.name != args.node}

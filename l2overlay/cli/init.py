@@ -1,4 +1,4 @@
-"""`l2overlay init SEGMENT`: this host's key, and a commented peers.toml with its stanza. Overwrites nothing."""
+"""`l2overlay init SEGMENT`: make this host's key, and a commented peers.toml with its stanza. Overwrites nothing."""
 
 import argparse
 import contextlib
@@ -22,7 +22,7 @@ from l2overlay.errors import L2OverlayError, UsageError
 Interface = IPv4Interface | IPv6Interface
 
 MAX_SEGMENTS = 100
-"""Ports that are tried from the default one on; a host with more segments names its ports itself."""
+"""How many ports are tried, from the default port upwards. With more segments, choose the ports by hand."""
 
 _FILE = """\
 # The segment {segment!r} of l2overlay. This file is the same on every host.
@@ -31,10 +31,10 @@ _FILE = """\
 [segment]
 name = "{segment}"
 
-# Made when missing; an existing bridge is adopted and left in place:
+# Created if missing; an existing bridge is used and left in place:
 # bridge = "br-{segment}"
 # tap = "tap-{segment}"
-# The guests' MTU; the underlay may carry less:
+# The MTU of the guests; that of the underlay may be smaller:
 # mtu = {mtu}
 # Seconds until a silent station is forgotten:
 # ageing_time = {ageing_time:g}
@@ -42,25 +42,32 @@ name = "{segment}"
 {listen_line}
 # Or "chacha20-poly1305", for hosts without AES instructions:
 # suite = "aes-gcm"
-# One more secret that all hosts share ('l2overlay keygen {segment}.psk' makes one):
+# An additional secret that all hosts share ('l2overlay keygen {segment}.psk' makes one):
 # psk_file = "{segment}.psk"
-# What a host puts on its bridge:
+# The addresses that each host puts on its bridge:
 {addresses_line}
 
-# One [[peers]] stanza per host; a host knows its own by its key.
+# One [[peers]] stanza per host; a host finds its own stanza by its key.
 # 'l2overlay peers add NAME KEY --address ADDRESS/LENGTH --endpoint HOST:PORT' appends one.
 
 {remark}
 {stanza}"""
 
 _EXAMPLE_ADDRESSES = ("10.9.0.1/24", "fd00:9::1/64")
-_GUESSED = "# The endpoint is a guess from the default route: where do the other hosts reach this one?"
-_UNKNOWN = "# No default route, so no endpoint: this host calls the others, which need one."
+_GUESSED = (
+    "# The endpoint is a guess from the default route: make sure that the other hosts reach this one there."
+)
+_UNKNOWN = (
+    "# There is no default route, so no endpoint: this host must call the others, and they need endpoints."
+)
 _GIVEN = "# This host."
 
 
+EXAMPLES = ("l2overlay init lan --address 10.9.0.1/24 --endpoint 192.0.2.1:7470",)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("segment", metavar="SEGMENT", help="the name of the LAN to make")
+    parser.add_argument("segment", metavar="SEGMENT", help="the name of the new LAN")
     parser.add_argument(
         "--dir",
         type=Path,
@@ -88,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     public = keys.public_key(private)
     port = free_port(args.dir)
     text = peers_file(args.segment, name, public, args.endpoint, file_path, args.address, port)
-    # a long name does not fit its interfaces, and an address may stand there twice
+    # finds a name that is too long for its interfaces, and an address given twice
     config = parse_config(text, str(file_path), base_dir=args.dir)
     files.make_directory(args.dir)
     keys.save(key_path, private)
@@ -104,14 +111,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def own_name() -> str:
-    """The host's name as a peer's name."""
+    """The host's name in the form of a peer's name."""
     short = socket.gethostname().partition(".")[0].lower()
     return re.sub("[^a-z0-9-]+", "-", short).strip("-")[:MAX_PEER_NAME] or "node"
 
 
 def guess_endpoint(port: int = DEFAULT_PORT) -> str | None:
-    """The source address of the default route, IPv4 first, with the port; None without a route."""
-    # connecting a UDP socket only asks the routing table; the targets are documentation's (RFC 5737, RFC 3849)
+    """The source address of the default route (IPv4 first) with the port; None if there is no route."""
+    # connecting a UDP socket only asks the routing table; the targets are for documentation (RFC 5737, RFC 3849)
     for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -123,7 +130,7 @@ def guess_endpoint(port: int = DEFAULT_PORT) -> str | None:
 
 
 def free_port(directory: Path) -> int:
-    """The default port, or the next one that no other segment in `directory` names and no program on this host has."""
+    """The first port, from the default one, that no other segment in `directory` and no program on this host uses."""
     taken = _ports_of_segments(directory)
     for port in range(DEFAULT_PORT, DEFAULT_PORT + MAX_SEGMENTS):
         if port not in taken and _is_unbound(port):
@@ -132,10 +139,10 @@ def free_port(directory: Path) -> int:
 
 
 def _ports_of_segments(directory: Path) -> set[int]:
-    """All ports in the files: a host without an endpoint listens on the segment's, another one on its endpoint's."""
+    """All ports in the files: a host listens on the port of its endpoint, or on that of the segment."""
     taken: set[int] = set()
     for path in directory.glob("*.toml"):
-        with contextlib.suppress(L2OverlayError):  # a broken file is not what we were asked about
+        with contextlib.suppress(L2OverlayError):  # a broken file of another segment does not matter here
             config = load_config(path)
             taken |= {config.segment.listen, *(p.endpoint.port for p in config.peers if p.endpoint)}
     return taken
@@ -190,11 +197,11 @@ def _refuse_existing(key_path: Path, file_path: Path) -> None:
     for path in (file_path, key_path):
         if path.exists():
             advice = f"; to make only the key: l2overlay keygen {key_path}" if path == file_path else ""
-            raise UsageError(f"{path} exists already and is never overwritten{advice}")
+            raise UsageError(f"{path} already exists and is never overwritten{advice}")
 
 
 def next_steps(config: Config, key_path: Path, file_path: Path) -> list[str]:
-    """What to type next, up to a ping that the other host answers."""
+    """The next commands, up to a ping that the other host answers."""
     (own,) = config.peers
     mine = config.segment.addresses.get(own.name, ())
     what = f"{own.name}, endpoint {own.endpoint or 'none'}, address {', '.join(map(str, mine)) or 'none'}"
@@ -210,16 +217,16 @@ def next_steps(config: Config, key_path: Path, file_path: Path) -> list[str]:
 
 def _remarks(own: PeerConfig, mine: Sequence[Interface], file_path: Path) -> Iterator[str]:
     if not own.endpoint:
-        yield "There is no default route here, so no endpoint was guessed: the other host needs one (--endpoint)."
+        yield "This host has no default route, so no endpoint was guessed: the other host needs one (--endpoint)."
     if not mine:
         yield (
-            f"Without --address the host itself is not on the LAN, only what is put into its bridge; "
+            f"Without --address, this host itself has no address on the LAN, and only what is in its bridge can be reached; "
             f"'addresses' in {file_path} gives it one."
         )
 
 
 def _commands(config: Config, key_path: Path, file_path: Path) -> list[tuple[str, str, str]]:
-    """Host, command, remark: README's first steps, with this segment's names."""
+    """Host, command and remark of the first steps in README, with the names of this segment."""
     (own,) = config.peers
     name = config.segment.name
     key, file = shlex.quote(str(key_path)), shlex.quote(str(file_path))
@@ -238,7 +245,7 @@ def _commands(config: Config, key_path: Path, file_path: Path) -> list[tuple[str
             f"KEY is what {other} printed",
         ),
         (own.name, f"scp {file} {other}:{shlex.quote(str(file_path.parent))}/", ""),
-        ("both", f"l2overlay join {join}", "it stays in the foreground"),
+        ("both", f"l2overlay join {join}", "stays in the foreground"),
         (own.name, last, "in another terminal"),
     ]
 
@@ -253,7 +260,7 @@ def _prompted(commands: Sequence[tuple[str, str, str]]) -> list[str]:
 
 
 def neighbour(address: Interface) -> Interface:
-    """The next address of the same network that a host can have, or the one before; for an example."""
+    """For an example: the next address in the same network that a host can have, or the previous one."""
     for number in (1, -1):
         with contextlib.suppress(ValueError):
             return interface_address(f"{address.ip + number}/{address.network.prefixlen}")

@@ -20,6 +20,9 @@ HIDDEN = ("home", "root")
 """ProtectHome= of the unit hides them from the service."""
 
 
+EXAMPLES = ("l2overlay install-service lan", "l2overlay install-service lan --print")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument(

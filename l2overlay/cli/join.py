@@ -7,9 +7,15 @@ from l2overlay import keys
 from l2overlay.errors import ExitCode, UsageError
 
 DEFAULT_LINGER = 0.25
-"""Seconds: keystrokes follow one another more quickly, and a stray frame every second costs 1 to 2 % of a core
+"""Seconds. Keystrokes follow one another faster than this, and a stray frame every second costs 1 to 2 % of a core
 (`python -m tests.bench.linger`)."""
 MAX_LINGER = 3600
+
+
+EXAMPLES = (
+    "l2overlay join lan",
+    "l2overlay join --peers ./peers.toml --key ./host.key",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,20 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run-dir",
         type=Path,
         metavar="DIR",
-        help="for control socket and state (default: /run/l2overlay/SEGMENT)",
+        help="directory of the control socket and the state (default: /run/l2overlay/SEGMENT)",
     )
     parser.add_argument(
         "--offload",
         choices=("auto", "off"),
         default="auto",
-        help="super-frames on the TAP: what the kernel can (auto), or plain frames only",
+        help="super-frames on the TAP: all that the kernel supports (auto), or plain frames only (off)",
     )
     parser.add_argument(
         "--linger",
         type=linger_time,
         default=DEFAULT_LINGER,
         metavar="SECONDS",
-        help="stay quick for so long after a lone frame, at 5 %% of a core meanwhile; "
+        help="how long to stay quick after a lone frame; costs 5 %% of a core during that time; "
         f"0: never (default: {DEFAULT_LINGER})",
     )
 
@@ -79,7 +85,7 @@ def _peers_file(args: argparse.Namespace) -> Path:
     if args.segment is None:
         names = ", ".join(sorted(path.stem for path in keys.CONFIGURATION_DIR.glob("*.toml")))
         there = f"in {keys.CONFIGURATION_DIR}: {names}" if names else "'l2overlay init SEGMENT' makes one"
-        raise UsageError(f"l2overlay join: which segment? Give its name ({there}), or --peers FILE")
+        raise UsageError(f"l2overlay join: which segment? Give its name ({there}) or --peers FILE")
     if "/" in args.segment or args.segment.endswith(".toml"):
         raise UsageError(
             f"l2overlay join: {args.segment!r} is a file, not a segment; write --peers {args.segment}"

@@ -1,6 +1,6 @@
-"""`l2overlay keygen [FILE]`: a new private key, on stdout as `wg genkey` has it, or into FILE with mode 0600.
+"""`l2overlay keygen [FILE]`: a new private key, on stdout like `wg genkey`, or in FILE with mode 0600.
 
-The directory of FILE is made when it is missing, so that this can be the first command on a new host.
+A missing directory of FILE is created, so that this can be the first command on a new host.
 """
 
 import argparse
@@ -10,6 +10,8 @@ from l2overlay import files, keys
 from l2overlay.addresses import format_key
 from l2overlay.cli import output
 
+EXAMPLES = ("l2overlay keygen /etc/l2overlay/lan.key",)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -17,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         nargs="?",
-        help="write it here (never over another), print the public key",
+        help="write the key to this new file, and print the public key",
     )
     output.add_json_option(parser)
 

@@ -1,18 +1,25 @@
-"""`l2overlay leave`: the node says goodbye to its peers, undoes what it made, and ends.
+"""`l2overlay leave`: the node says goodbye to its peers, undoes its changes to the host, and ends.
 
-A bridge that the node made stays, marked as ours, while others have ports in it; `--purge` removes it.
+A bridge that the node made stays, marked as made by l2overlay, while others have ports in it; `--purge` removes it.
 """
 
 import argparse
 from typing import Any
 
 from l2overlay.cli import output
-from l2overlay.cli.asking import add_node_arguments, chosen_run_dir, print_answer
+from l2overlay.cli.output import print_answer
+from l2overlay.cli.target import add_node_arguments, chosen_run_dir
 from l2overlay.control import client
 from l2overlay.errors import ExitCode, L2OverlayError
 
 LEAVE_TIMEOUT = 5.0
-"""Seconds; the node promises 2."""
+"""Seconds. The node promises to end within 2 s."""
+
+
+EXAMPLES = (
+    "l2overlay leave lan",
+    "l2overlay leave lan --purge",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--purge",
         action="store_true",
-        help="remove the bridge too when others have ports in it (guests are cut off)",
+        help="also remove the bridge if others have ports in it (guests lose their connection)",
     )
     output.add_json_option(parser)
 
@@ -32,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     answer = client.ask(run_dir.socket, "leave", purge=args.purge)
     if not run_dir.wait_released(LEAVE_TIMEOUT):
         raise L2OverlayError(
-            f"the node (pid {answer['pid']}) is still there after {LEAVE_TIMEOUT:.0f} s; look at its log"
+            f"the node (pid {answer['pid']}) is still running after {LEAVE_TIMEOUT:.0f} s; see its log"
         )
     if args.json:
         print_answer(answer)
@@ -44,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _kept(answer: dict[str, Any]) -> list[str]:
-    """That the bridge stays, and what removes it; a node of an earlier version does not say."""
+    """Says that the bridge stays, and what removes it. Nodes of earlier versions do not report it."""
     ports = answer.get("kept_for") or []
     if not ports:
         return []

@@ -1,25 +1,33 @@
-"""`l2overlay peers [list|add|remove]`: the peers that the running node has, or those of a peers.toml."""
+"""`l2overlay peers [list|add|remove]`: list the peers of the running node or of a peers.toml, add one, remove one."""
 
 import argparse
 from typing import Any, cast
 
 from l2overlay.addresses import format_key, format_mac
 from l2overlay.cli import output, peers_edit
-from l2overlay.cli.asking import add_node_arguments, ago, chosen_run_dir, peer_state, print_answer, short_time
+from l2overlay.cli.output import ago, peer_state, print_answer, short_time
+from l2overlay.cli.target import add_node_arguments, chosen_run_dir
 from l2overlay.config.read import load_config
 from l2overlay.control import client
 from l2overlay.errors import ExitCode
 
+EXAMPLES = (
+    "l2overlay peers list lan",
+    "l2overlay peers list --file lan",
+    "l2overlay peers add beta KEY --address 10.9.0.2/24 --endpoint 192.0.2.2:7470",
+    "l2overlay peers remove beta",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the verb and of what may follow it."""
+    """Options of the verb and of its actions."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|add|remove")
     listing = actions.add_parser(
         "list", help="show all (the default)", description="List the peers of the running node."
     )
     add_node_arguments(listing)
     listing.add_argument(
-        "--file", metavar="FILE|SEGMENT", help="list those of a peers.toml instead; nobody is asked"
+        "--file", metavar="FILE|SEGMENT", help="list the peers of a peers.toml instead, without asking a node"
     )
     output.add_json_option(listing)
     listing.set_defaults(run_action=run_list)
@@ -27,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Whatever follows the verb."""
+    """Run the action."""
     return cast(int, args.run_action(args))
 
 

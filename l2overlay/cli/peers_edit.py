@@ -1,7 +1,7 @@
 """`l2overlay peers add` and `peers remove`: append or cut one stanza of a peers.toml.
 
-The file is edited as text, so that comments and order live. The outcome is read again and must differ from the file
-in exactly that peer before it replaces the file (atomically, with its mode and owner).
+The file is edited as text, which keeps comments and order. The result is parsed again, and must differ from the file in
+exactly that peer. Only then does it replace the file (atomically, with the same mode and owner).
 """
 
 import argparse
@@ -38,11 +38,11 @@ _HERE = Path("peers.toml")
 
 
 def add_subparsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`add` and `remove`; each sets `run_action`, to be called with the arguments."""
+    """Add the actions `add` and `remove`. Each sets `run_action`, a function that takes the arguments."""
     add = subparsers.add_parser("add", help="append a stanza", description="Append a stanza to a peers.toml.")
     add.add_argument("name", metavar="NAME", help="the new peer's name")
-    add.add_argument("key", metavar="KEY", help="its public key ('l2overlay pubkey' prints it there)")
-    add.add_argument("--endpoint", metavar="HOST:PORT", help="where it is reached")
+    add.add_argument("key", metavar="KEY", help="its public key (on that host, 'l2overlay pubkey' prints it)")
+    add.add_argument("--endpoint", metavar="HOST:PORT", help="where the other hosts reach it")
     add.add_argument(
         "--address",
         metavar="ADDRESS/LENGTH",
@@ -53,8 +53,8 @@ def add_subparsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentPars
     _add_common(add, run_add)
     remove = subparsers.add_parser(
         "remove",
-        help="cut a stanza",
-        description="Cut a peer's stanza, with the comment lines directly above it, out of a peers.toml.",
+        help="remove a stanza",
+        description="Remove a peer's stanza, with the comment lines directly above it, from a peers.toml.",
     )
     remove.add_argument("peer", metavar="NAME|KEY", help="the peer, by its name or public key")
     _add_common(remove, run_remove)
@@ -65,14 +65,14 @@ def _add_common(parser: argparse.ArgumentParser, run_action: Callable[[argparse.
         "--file",
         metavar="FILE|SEGMENT",
         help=f"the peers.toml, or a segment's name for {CONFIGURATION_DIR}/SEGMENT.toml (default: ./{_HERE}, "
-        f"else the only segment there)",
+        f"or the only segment there)",
     )
     output.add_json_option(parser)
     parser.set_defaults(run_action=run_action)
 
 
 def run_add(args: argparse.Namespace) -> int:
-    """Append a stanza, and put the addresses to those of the segment."""
+    """Append a stanza, and add the addresses to those of the segment."""
     _check_words(args)
     file = _PeersFile.read(find_file(args.file))
     _refuse_private_key(args.key, file)
@@ -93,7 +93,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 
 def run_remove(args: argparse.Namespace) -> int:
-    """Cut a stanza, and the peer's addresses."""
+    """Remove a stanza, and the peer's addresses."""
     file = _PeersFile.read(find_file(args.file))
     peer = _find_peer(file.config, args.peer, file.path)
     text = without_stanza(file.text, file.config.peers.index(peer))
@@ -109,7 +109,7 @@ def run_remove(args: argparse.Namespace) -> int:
 
 
 def find_file(given: str | None) -> Path:
-    """The peers.toml that `--file` means. Raises UsageError when it means none."""
+    """The peers.toml that `--file` names, or the default one. Raises UsageError if there is no default."""
     if given is not None:
         is_name = "/" not in given and "." not in given and not Path(given).is_file()
         return CONFIGURATION_DIR / f"{_segment(given)}.toml" if is_name else Path(given)
@@ -119,7 +119,7 @@ def find_file(given: str | None) -> Path:
     if len(installed) == 1:
         return installed[0]
     names = ", ".join(path.stem for path in installed) or "no segment"
-    raise UsageError(f"no ./{_HERE}, and {names} in {CONFIGURATION_DIR}: say which with --file")
+    raise UsageError(f"no ./{_HERE}, and {names} in {CONFIGURATION_DIR}: name one with --file")
 
 
 def _segment(name: str) -> str:
@@ -133,7 +133,7 @@ def _segment(name: str) -> str:
 class _PeersFile:
     path: Path
     text: str
-    """With lines ending in LF alone."""
+    """With LF as the only line ending."""
     config: Config
     line_end: str
 
@@ -149,7 +149,9 @@ def without_stanza(text: str, index: int) -> str:
     """`text` without `[[peers]]` number `index` and the comment lines directly above it. Raises UsageError."""
     place = positions(text).places[("peers", index)]
     if not text.startswith("[[", place.key):
-        raise UsageError("the peers stand in one list here, not in [[peers]] stanzas; edit the file by hand")
+        raise UsageError(
+            "the peers of this file are in one list, not in [[peers]] stanzas; edit the file by hand"
+        )
     start = text.rfind("\n", 0, place.key) + 1
     end = text.find("\n", place.end) + 1 or len(text)
     above, below = text[:start], text[end:]
@@ -184,7 +186,7 @@ def _check_words(args: argparse.Namespace) -> None:
 
 
 def is_key(text: str) -> bool:
-    """Whether it is 32 bytes in base64, which may hold a slash."""
+    """Whether a text is 32 bytes in base64, which may contain a slash."""
     try:
         parse_key(text)
     except ValueError:
@@ -193,7 +195,7 @@ def is_key(text: str) -> bool:
 
 
 def _refuse_private_key(text: str, file: _PeersFile) -> None:
-    """One of a peer in the file, or one that lies beside it: what is added is copied to every host."""
+    """Refuse the private key of a peer, or of a file next to this one: the file will be copied to every host."""
     key = parse_key(text)
     owner = next((p.name for p in file.config.peers if is_private_key_of(key, p.public_key)), None)
     beside = {path.parent for path in (file.path, CONFIGURATION_DIR / "x")}
@@ -201,7 +203,7 @@ def _refuse_private_key(text: str, file: _PeersFile) -> None:
     if owner is not None or where is not None:
         whose = f"the PRIVATE key of {owner}" if owner is not None else f"the PRIVATE key in {where}"
         raise UsageError(
-            f"l2overlay peers add: this is {whose}; KEY is the public one, which 'l2overlay pubkey' prints there"
+            f"l2overlay peers add: this is {whose}; KEY is the public key, which 'l2overlay pubkey' prints on that host"
         )
 
 
@@ -219,7 +221,7 @@ def _replace(
     addresses: dict[str, tuple[Interface, ...]],
     is_meant: Callable[[ConfigDiff], bool],
 ) -> None:
-    """Write `text` if it means the old file but for one peer and the segment's `addresses`."""
+    """Write `text` if it differs from the old file only in one peer and in the segment's `addresses`."""
     new = text.replace("\n", file.line_end).encode()
     config = parse_config(new, source, base_dir=file.path.parent)
     diff = diff_configs(file.config, config)

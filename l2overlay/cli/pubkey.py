@@ -1,4 +1,4 @@
-"""`l2overlay pubkey [FILE]`: the public key of the private one in FILE or on stdin."""
+"""`l2overlay pubkey [FILE]`: the public key of the private key in FILE or on stdin."""
 
 import argparse
 import sys
@@ -7,6 +7,8 @@ from pathlib import Path
 from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.cli import output
+
+EXAMPLES = ("l2overlay pubkey /etc/l2overlay/lan.key",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,22 +1,19 @@
-"""`l2overlay status`: what the node does, on one screen. Exit code 4 when something is degraded."""
+"""`l2overlay status`: the state of the node on one screen. The exit code is 4 if something is degraded."""
 
 import argparse
 from typing import Any
 
 from l2overlay.cli import output
-from l2overlay.cli.asking import (
-    add_node_arguments,
-    ago,
-    chosen_run_dir,
-    duration,
-    peer_state,
-    print_answer,
-    short_time,
-    size,
-)
+from l2overlay.cli.output import ago, duration, peer_state, print_answer, short_time, size
+from l2overlay.cli.target import add_node_arguments, chosen_run_dir
 from l2overlay.control import client
 from l2overlay.errors import ExitCode
 from l2overlay.observe.status import KERNEL_LOSSES
+
+EXAMPLES = (
+    "l2overlay status",
+    "l2overlay status lan --json",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status_lines(status: dict[str, Any], *, verbose: bool) -> list[str]:
-    """The screen, from the answer of the node."""
+    """The lines of the screen, made from the node's answer."""
     return [
         *_head_lines(status),
         *(_inner_lines(status) if verbose else ()),
@@ -50,7 +47,7 @@ def status_lines(status: dict[str, Any], *, verbose: bool) -> list[str]:
 
 
 def peer_lines(peers: list[dict[str, Any]], *, verbose: bool) -> list[str]:
-    """One line a peer; silent peers without an endpoint only count, unless `verbose`."""
+    """One line per peer. Unless `verbose`, silent peers without an endpoint are only counted."""
     shown = [
         p for p in peers if verbose or p["up"] or p["configured_endpoint"] or p["last_heard"] is not None
     ]
@@ -69,7 +66,7 @@ def peer_lines(peers: list[dict[str, Any]], *, verbose: bool) -> list[str]:
     ]
     lines = output.table(("PEER", "ENDPOINT", "STATE", "RTT", "RX", "TX", "STATIONS", "LAST HEARD"), rows)
     hidden = len(peers) - len(shown)
-    return [*lines, f"and {hidden} that may call us (-v shows them)"] if hidden else lines
+    return [*lines, f"and {hidden} more that may call this host (-v shows them)"] if hidden else lines
 
 
 def _head_lines(status: dict[str, Any]) -> list[str]:
@@ -88,7 +85,7 @@ def _head_lines(status: dict[str, Any]) -> list[str]:
 
 
 def _inner_lines(status: dict[str, Any]) -> list[str]:
-    """For those who work on the program, or look into what a slow host does to it."""
+    """Details for developers, and for diagnosing a slow host."""
     lag, linger = status["loop_lag"], status["linger"]
     return [
         f"  suite      {status['suite']}",

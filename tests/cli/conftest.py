@@ -2,7 +2,7 @@
 
 import pytest
 
-from l2overlay.cli import main
+from l2overlay.cli.main import main
 from tests.cli.calling import Call
 
 

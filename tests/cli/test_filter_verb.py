@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from l2overlay.cli import main
+from l2overlay.cli.main import main
 from l2overlay.control import client
 from l2overlay.errors import ExitCode
 from tests.filter.writing import HEAD
@@ -70,7 +70,7 @@ def test_explain_by_file_needs_no_node(file: Path, capsys: pytest.CaptureFixture
     ("words", "complaint"),
     [
         (["tcp"], "describe a frame as"),
-        (["--node", "delta", "tcp 10.0.0.1 > 10.0.0.2"], "say with --node on which host"),
+        (["--node", "delta", "tcp 10.0.0.1 > 10.0.0.2"], "name the host with --node"),
         (["--node", "alpha", "tcp 10.0.0.1 > 10.0.0.2 from delta"], "no peer is named 'delta'"),
     ],
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from l2overlay import keys
-from l2overlay.cli import install_service, main
+from l2overlay.cli import install_service
+from l2overlay.cli.main import main
 from l2overlay.errors import ExitCode, HostSetupError, UsageError
 from l2overlay.service import install
 

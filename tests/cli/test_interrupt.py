@@ -24,7 +24,14 @@ sys.exit(run())
 
 
 @pytest.mark.parametrize(
-    "name", ["l2overlay.cli", "l2overlay.cli.output", "l2overlay.errors", "l2overlay.cli.schema"]
+    "name",
+    [
+        "l2overlay.cli",
+        "l2overlay.cli.main",
+        "l2overlay.cli.output",
+        "l2overlay.errors",
+        "l2overlay.cli.schema",
+    ],
 )
 def test_an_interrupt_while_modules_are_loaded_ends_it_in_silence(name: str) -> None:
     done = subprocess.run(

@@ -99,7 +99,7 @@ def test_init_writes_the_address_and_ends_in_a_ping_of_the_next_one(call: Call, 
 
 def test_init_without_an_address_says_that_the_host_is_not_on_the_lan(call: Call, tmp_path: Path) -> None:
     out = call("init", "lan", "--dir", tmp_path)[1]
-    assert "Without --address the host itself is not on the LAN" in out
+    assert "Without --address, this host itself has no address on the LAN" in out
     assert "ping" not in out
 
 
@@ -379,7 +379,7 @@ def test_a_private_key_is_not_added_as_a_public_one(call: Call, tmp_path: Path) 
     own = (tmp_path / "lan.key").read_text().strip()
     code, out, err = call("peers", "add", "gamma", own, "--file", file)
     assert (code, out, own in err) == (2, "", False)
-    assert f"this is the PRIVATE key of {init.own_name()}; KEY is the public one" in err
+    assert f"this is the PRIVATE key of {init.own_name()}; KEY is the public key" in err
     call("keygen", tmp_path / "next.key")
     code, _, err = call("peers", "add", "gamma", (tmp_path / "next.key").read_text().strip(), "--file", file)
     assert (code, f"this is the PRIVATE key in {tmp_path}/next.key" in err) == (2, True)

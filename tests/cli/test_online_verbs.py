@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from l2overlay.cli.asking import ago, chosen_run_dir, duration, short_time, size
+from l2overlay.cli.output import ago, duration, short_time, size
+from l2overlay.cli.target import chosen_run_dir
 from l2overlay.control.run_dir import Hold, RunDir
 from l2overlay.errors import NoDaemonError, UsageError
 from l2overlay.linux.undo import Undo
@@ -178,7 +179,7 @@ def test_peers_that_may_call_are_counted_and_shown_on_request(call: Call, node: 
     }
     node.answers["status"] = [{**STATUS, "peers": [PEER, caller]}]
     assert "cairo" not in call("status", "--run-dir", node.folder)[1]
-    assert "and 1 that may call us" in call("status", "--run-dir", node.folder)[1]
+    assert "and 1 more that may call this host" in call("status", "--run-dir", node.folder)[1]
     assert "cairo" in call("status", "-v", "--run-dir", node.folder)[1]
 
 
@@ -251,7 +252,7 @@ def test_reload_that_failed_prints_every_mistake_and_exits_78(call: Call, node: 
     ]
     code, out, err = call("reload", "--run-dir", node.folder)
     assert (code, out) == (78, "")
-    assert err.splitlines() == [*errors, "the old configuration stays in force"]
+    assert err.splitlines() == [*errors, "the node keeps its old configuration"]
 
 
 def test_leave_waits_for_the_lock(call: Call, node: FixedNode) -> None:
@@ -310,7 +311,7 @@ def test_one_running_segment_needs_no_name_and_several_are_listed(tmp_path: Path
     a = Hold(RunDir(tmp_path / "a"), f"test-{os.getpid()}-a")
     assert chosen_run_dir(named(), tmp_path).path == tmp_path / "a"
     b = Hold(RunDir(tmp_path / "b"), f"test-{os.getpid()}-b")
-    with pytest.raises(UsageError, match="several nodes run here: a, b; say which"):
+    with pytest.raises(UsageError, match="several nodes run here: a, b; name one of these segments"):
         chosen_run_dir(named(), tmp_path)
     b.release()
     a.release()
@@ -348,7 +349,7 @@ def test_cleanup_leaves_what_it_cannot_read(call: Call, tmp_path: Path, text: st
     code, _, err = call("cleanup", "--run-dir", tmp_path)
     assert (code, err.count("\n")) == (1, 1)
     assert "state.json is not used: " in err
-    assert "nothing was undone: look at 'ip link', then remove the file" in err
+    assert "nothing was undone: check 'ip link', then remove the file" in err
     assert (tmp_path / "state.json").exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from l2overlay import keys
-from l2overlay.cli import asking
+from l2overlay.cli import target
 from l2overlay.control.run_dir import Hold, RunDir, running_segments
 from l2overlay.errors import HostPermissionError
 from l2overlay.linux import privileges
@@ -41,7 +41,7 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="l2o-run-") as name:
         root = Path(name)
         root.chmod(0o755)
-        monkeypatch.setattr(asking, "RUN_ROOT", root)
+        monkeypatch.setattr(target, "RUN_ROOT", root)
         monkeypatch.setattr(keys, "CONFIGURATION_DIR", root / "etc")
         yield root
 
@@ -96,7 +96,7 @@ def test_a_segment_that_does_not_run_is_told_with_those_that_do(call: Call, root
     for verb in ("status", "peers", "fdb", "events", "reload", "leave", "filter"):
         code, _, err = call(verb, "lam")
         assert code == 3
-        assert "no node of a segment lam runs on this host; these run: lan (did you mean 'lan'?)" in err
+        assert "no node of a segment lam runs on this host (did you mean 'lan'?); these run: lan" in err
     hold.release()
 
 

@@ -85,7 +85,7 @@ def test_a_healthy_host_has_no_finding_and_is_left_as_it_was(lab: MakeLab) -> No
     before = net.snapshot(h1)
     done = doctor(net, h1, "-v")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "lab: nothing is wrong here"
+    assert done.stdout.splitlines()[-1] == "lab: nothing is wrong"
     assert doctor(net, h1, "--fix").returncode == 0
     assert differences(before, net.snapshot(h1)) == []
 

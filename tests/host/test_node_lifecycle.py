@@ -509,7 +509,7 @@ def test_broken_file_at_reload_is_told_with_its_place_and_no_ping_is_lost(lab: M
             net.peers_file.write_text(broken)
             refused = call(net, h1, "reload")
             assert refused.returncode == 78
-            assert "the old configuration stays in force" in refused.stderr
+            assert "the node keeps its old configuration" in refused.stderr
         net.peers_file.write_text(good.replace('name = "h2"', 'name = "h2"\nmacs = ["nonsense"]'))
         place = re.search(r"peers\.toml:\d+:\d+: .*nonsense", call(net, h1, "reload").stderr)
         net.peers_file.unlink()

@@ -1,0 +1,1 @@
+`--help` of every verb and action shows examples, and a mistyped segment is answered with the right name by `join`, `check`, `doctor`, `cleanup` and `peers --file` too. Messages of the command line and of peers.toml are in plainer English. The verb `attach`, which never had a module, is no longer reserved.
