@@ -3,6 +3,10 @@
 A socket of its own asks: one empty datagram, from a port that is used once, to the peer's endpoint. The errors come to that
 socket (IP_RECVERR, ip(7)), so the one that carries frames neither hears of them nor loses a send to them. ICMP is not
 authenticated: what it says changes the words of `status`, and no session, timer or address.
+
+Limit: a Linux router without a route to the peer, or with an `unreachable` one, counts each error twice against one error a
+second and address (ip_error and icmpv4_xrlim_allow of Linux 6.18 share their tokens). Handshakes are more frequent than
+every 2 s, so after the first two or three such a router says nothing, to this socket neither.
 """
 
 import errno
