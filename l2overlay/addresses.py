@@ -7,6 +7,7 @@ apart for the type checker.
 import base64
 import binascii
 import hashlib
+from ipaddress import ip_address
 from typing import NamedTuple, NewType
 
 MacAddress = NewType("MacAddress", bytes)
@@ -29,6 +30,12 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def host_bytes(host: str) -> bytes:
+    """An `Address.host` as 16 bytes, IPv4 mapped into IPv6 (RFC 4291, 2.5.5.2) and without its zone."""
+    packed = ip_address(host.partition("%")[0]).packed
+    return packed if len(packed) > 4 else bytes(10) + b"\xff\xff" + packed
 
 
 class NodeMacs(NamedTuple):

@@ -39,7 +39,7 @@ class DropReason(StrEnum):
     STALE_HANDSHAKE = "stale_handshake"  # its stamp is not newer than the last one: a replay
     HANDSHAKE_LIMIT = "handshake_limit"  # more handshakes a second than we answer
     FLOOD_FILTERED = (
-        "flood_filtered"  # by the kernel, while more strangers' datagrams fail than a node can look at
+        "flood_filtered"  # while more strangers' datagrams fail than a node can look at; mostly by the kernel
     )
     UNKNOWN_SESSION = "unknown_session"
     EXPIRED_SESSION = "expired_session"

@@ -87,8 +87,16 @@ FAILED = (
     DropReason.BAD_TAG,
     DropReason.BAD_TRAIN,
     DropReason.TRAIN_INCOMPLETE,
+    DropReason.BAD_TYPE,
+    DropReason.BAD_LENGTH,
+    DropReason.BAD_MAC1,
+    DropReason.BAD_HANDSHAKE,
+    DropReason.NO_COOKIE,
+    DropReason.HANDSHAKE_LIMIT,
+    DropReason.UNKNOWN_PEER,
+    DropReason.STALE_HANDSHAKE,
 )
-"""What a flood of DATA that nobody sealed is counted as."""
+"""What a flood of datagrams from strangers is counted as."""
 
 TAGS_LEN = 8
 """Two VLAN tags, which the segment's MTU does not count."""
@@ -569,15 +577,30 @@ class Overlay:
         for port in self._up:
             self._members.peers[PeerKey(port)].reception.overflowed()
 
+    def admits_untrusted(
+        self, data: bytes, size: int, host: bytes, stranger: Callable[[], Address], now: float
+    ) -> bool:
+        """Whether to name the address of a burst whose source the shell does not know, and to pass it to
+        `receive_datagrams`. False: it is refused and counted; an answer may be in `bursts_to_send`.
+
+        `host` is the source in 16 bytes (`host_bytes`); `stranger` makes its `Address`, with the address that was called.
+        """
+        return self._members.admits_untrusted(data, size, host, stranger, now)
+
     def flood_filtered(self, count: int) -> None:
         """The kernel dropped `count` datagrams by the filter that `known_addresses` are the exceptions of."""
         self._local.counters.rx_datagrams += count
         self._local.counters.drop(DropReason.FLOOD_FILTERED, count)
 
     def failed_datagrams(self) -> int:
-        """How many datagrams of DATA and TRAIN came to nothing so far, whoever sent them."""
+        """How many datagrams came to nothing so far, whoever sent them."""
         counters = (self._local.counters, *(peer.counters for peer in self._members))
         return sum(each.drops.get(reason, 0) for each in counters for reason in FAILED)
+
+    @property
+    def session_count(self) -> int:
+        """Sessions of all peers, confirmed or not."""
+        return len(self._links.sessions)
 
     def known_addresses(self) -> set[Address]:
         """Where peers are, may be, or have just been asked whether they are."""

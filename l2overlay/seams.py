@@ -5,7 +5,7 @@ then awaits readiness on `fileno()`. The real ones are `linux.tap.LinuxTap` and 
 tests put fakes here and nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
@@ -65,17 +65,28 @@ class Tap(Protocol):
         """For readiness."""
 
 
+Doorman = Callable[[bytes, int, bytes, Callable[[], Address]], bool]
+"""Gets the bytes of a burst, the length of a datagram, the source host in 16 bytes, and a function that names the source.
+False: the burst is dropped, and the doorman has counted it."""
+
+
 class Udp(Protocol):
     """The underlay's socket."""
 
     overflow_count: int
     """Datagrams, or bursts of them, that the socket had no room for, before those received last."""
 
+    doorman: Doorman | None
+    """Asked about each burst from an address that the socket does not know."""
+
     def receive_bursts(self, limit: int) -> list[Burst]:
         """At most `limit` bursts that wait now, one `buffers` entry each; fewer when drained.
 
         ICMP errors of earlier sends are swallowed.
         """
+
+    def receive_strangers(self, limit: int) -> tuple[list[Burst], int]:
+        """The same of what is kept apart during a flood, and how many more were lost since the last call."""
 
     def send_bursts(self, bursts: Sequence[Burst]) -> tuple[int, dict[DropReason, int]]:
         """Send in order. Returns how many bursts are done (sent or refused) and the datagrams refused by reason.

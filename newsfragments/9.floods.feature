@@ -1,1 +1,1 @@
-Under a flood of datagrams that no peer sealed, the kernel drops them by a filter on the socket; the node tells when that begins and ends, and counts them as `flood_filtered`.
+Under a flood of datagrams from strangers (DATA that no peer sealed, INITs with forged sources) the kernel drops most of them by a filter on the socket, and the rest waits apart and is read in the time that is left; the node tells when that begins and ends, and counts what is dropped as `flood_filtered`.

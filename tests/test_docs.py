@@ -111,6 +111,7 @@ def test_a_constant_of_the_protocol_has_the_value_that_the_document_states(name:
 NOT_IN_TABLES = {
     "COMMON_SIZES": "stands in the text",
     "COOKIE_LEN": "a length of the drawings",
+    "LENGTHS": "lengths of the drawings",
     "MAX_FRAME_LEN": "a default that no node uses",
     "MAX_BODY_LEN": "what a u16 can say",
 }

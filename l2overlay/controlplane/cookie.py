@@ -82,6 +82,11 @@ def mac1_of(datagram: bytes) -> bytes:
     return datagram[-MACS_LEN:-MAC_LEN]
 
 
+def has_mac2(datagram: bytes) -> bool:
+    """Whether the sender of an INIT or RESP claims to have a cookie."""
+    return datagram[-MAC_LEN:] != NO_MAC
+
+
 def _sealer(cookie_key: bytes, nonce: bytes) -> ChaCha20Poly1305:
     return ChaCha20Poly1305(hashlib.blake2s(nonce, key=cookie_key).digest())
 

@@ -3,15 +3,18 @@
 What a datagram from anybody can cost us is bounded here, in this order: its length; one hash (mac1: silence to all who do
 not know our public key); under load a second hash, and an answer shorter than the question (cookie); then one
 handshake out of a limited number a second. State is made only for configured peers.
+
+To find out what an address is called takes longer than all that. So the shell asks first (`admits_untrusted`), with what
+it has, about each datagram from an address that it does not know.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 
-from l2overlay.addresses import Address, PeerKey
+from l2overlay.addresses import Address, PeerKey, host_bytes
 from l2overlay.config.types import Config, PeerConfig, Suite
-from l2overlay.controlplane.cookie import CookieChecker
+from l2overlay.controlplane.cookie import CookieChecker, has_mac2
 from l2overlay.controlplane.events import Cause
 from l2overlay.controlplane.handshake import (
     INIT_LEN,
@@ -28,15 +31,26 @@ from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.peer import Peer
 from l2overlay.controlplane.token_bucket import TokenBucket
 from l2overlay.counters import DropReason
+from l2overlay.dataplane.wire import DATA_TYPE, TRAIN_TYPE
 from l2overlay.errors import DatagramError
 
 INIT_TYPE, RESP_TYPE, COOKIE_TYPE = 1, 2, 3
 COOKIE_LEN = 64
+LENGTHS = {INIT_TYPE: INIT_LEN, RESP_TYPE: RESP_LEN, COOKIE_TYPE: COOKIE_LEN}
 
 HANDSHAKE_RATE = 200.0
 """INITs a second that we read; reading and answering one takes 0.2 ms. Half a burst used is load: we ask for cookies."""
 HANDSHAKE_BURST = 200.0
 UNDER_LOAD_TIME = 1.0
+CALL_RATE = 200.0
+"""INITs a second that are refused for want of a cookie; more of them keep up the load."""
+CLAIM_RATE = 1000.0
+"""INITs a second with a cookie, true or not, from hosts that did not ask lately."""
+NAMING_RATE = 200.0
+"""Datagrams a second from unknown addresses that are let in unseen, 40 us each: a segment in peace has fewer."""
+MOVING_RATE = 1000.0
+"""Datagrams a second that carry a session's index and come from an unknown address: peers that move send some, and so does a
+stranger who has seen an index."""
 COOKIE_RATE = 2000.0
 """COOKIEs a second, about 3 % of a core ..."""
 FIRST_COOKIE_RATE = 500.0
@@ -63,13 +77,13 @@ class RecentHosts:
         self._since = now
         self._newer, self._older = bytearray(), bytearray()
 
-    def count(self, host: str, now: float) -> int:
+    def count(self, host: bytes, now: float) -> int:
         """How often `host` was counted before this time."""
         if not self._newer or now >= self._since + RECENT_TIME:
             recent = self._newer and now < self._since + 2 * RECENT_TIME
             self._older = self._newer if recent else bytearray(RECENT_SIZE)
             self._newer, self._since = bytearray(RECENT_SIZE), now
-        digest = hashlib.blake2s(host.encode(), key=self._secret, digest_size=4).digest()
+        digest = hashlib.blake2s(host, key=self._secret, digest_size=4).digest()
         slot = int.from_bytes(digest, "little") % RECENT_SIZE
         asked = self._newer[slot]
         self._newer[slot] = min(asked + 1, 255)
@@ -88,6 +102,10 @@ class Membership:
         self._cookies = TokenBucket(COOKIE_RATE, COOKIE_RATE, now)
         self._first_cookies = TokenBucket(FIRST_COOKIE_RATE, FIRST_COOKIE_RATE, now)
         self._recent = RecentHosts(local.random(32), now)
+        self._calls = TokenBucket(CALL_RATE, CALL_RATE, now)
+        self._claims = TokenBucket(CLAIM_RATE, CLAIM_RATE, now)
+        self._naming = TokenBucket(NAMING_RATE, NAMING_RATE, now)
+        self._moving = TokenBucket(MOVING_RATE, MOVING_RATE, now)
         self._under_load_until = -inf
         for peer in config.peers:
             self._add(peer, now)
@@ -121,6 +139,68 @@ class Membership:
                 self._add(peer_config, now)
         self.peers = {key: self.peers[key] for key in wanted if key in self.peers}
 
+    def admits_untrusted(
+        self, data: bytes, size: int, host: bytes, stranger: Callable[[], Address], now: float
+    ) -> bool:
+        """Whether datagrams of `size` bytes from an address that the shell does not know are worth its name.
+
+        What is refused here is counted, and answered with a COOKIE where it deserves one. The first datagram speaks for all.
+        """
+        if self._naming.take(now):
+            return True
+        reason = self._turn_away(data[:size], host, stranger, now)
+        if reason is None:
+            return True
+        count = max(1, -(-len(data) // size))
+        self._local.counters.rx_datagrams += count
+        self._local.counters.drop(reason, count)
+        return False
+
+    def _turn_away(
+        self, datagram: bytes, host: bytes, stranger: Callable[[], Address], now: float
+    ) -> DropReason | None:
+        """Why a datagram goes no further, found out at the least cost."""
+        kind = datagram[0] if datagram else 0
+        index = int.from_bytes(datagram[4:8], "little")
+        if kind in (DATA_TYPE, TRAIN_TYPE):
+            if index not in self._local.links.sessions:
+                return DropReason.UNKNOWN_SESSION
+            return None if self._moving.take(now) else DropReason.FLOOD_FILTERED
+        if kind not in LENGTHS:
+            return DropReason.BAD_TYPE
+        if len(datagram) != LENGTHS[kind]:
+            return DropReason.BAD_LENGTH
+        if kind == INIT_TYPE:
+            return self._turn_init_away(datagram, host, stranger, now)
+        waiting = index if kind == COOKIE_TYPE else resp_receiver_untrusted(datagram)
+        return None if waiting in self._local.pending else DropReason.UNKNOWN_SESSION
+
+    def _turn_init_away(
+        self, datagram: bytes, host: bytes, stranger: Callable[[], Address], now: float
+    ) -> DropReason | None:
+        if now < self._under_load_until:
+            asked = self._recent.count(host, now)
+            if not self._may_matter(datagram, asked, now):
+                self._note_call(now)
+                return DropReason.NO_COOKIE
+            if not self._checker.verify_mac1(datagram):
+                return DropReason.BAD_MAC1
+            if self._lacks_cookie(datagram, stranger(), asked, now):
+                return DropReason.NO_COOKIE
+        elif not self._checker.verify_mac1(datagram):
+            return DropReason.BAD_MAC1
+        return None if self._handshakes.has_one(now) else DropReason.HANDSHAKE_LIMIT
+
+    def _may_matter(self, datagram: bytes, asked: int, now: float) -> bool:
+        """Whether an INIT may have a cookie, or may get one; found out without its MACs."""
+        if has_mac2(datagram) and (asked or self._claims.take(now)):
+            return True
+        return (
+            asked <= MAX_ASKED
+            and bool(asked or self._first_cookies.has_one(now))
+            and self._cookies.has_one(now)
+        )
+
     def receive_untrusted(self, datagram: bytes, address: Address, now: float) -> None:
         """A datagram that is not DATA, from anybody. Never raises; what is wrong is counted."""
         try:
@@ -132,10 +212,9 @@ class Membership:
 
     def _receive(self, datagram: bytes, address: Address, now: float) -> DropReason | None:
         kind = datagram[0] if datagram else 0
-        lengths = {INIT_TYPE: INIT_LEN, RESP_TYPE: RESP_LEN, COOKIE_TYPE: COOKIE_LEN}
-        if kind not in lengths:
+        if kind not in LENGTHS:
             return DropReason.BAD_TYPE
-        if len(datagram) != lengths[kind]:
+        if len(datagram) != LENGTHS[kind]:
             return DropReason.BAD_LENGTH
         if kind == COOKIE_TYPE:
             return self._receive_cookie(datagram, now)
@@ -148,11 +227,7 @@ class Membership:
         return self._receive_init(datagram, address, now)
 
     def _receive_init(self, datagram: bytes, address: Address, now: float) -> DropReason | None:
-        source = f"{address.host}|{address.port}".encode()
-        genuine_source = self._is_under_load(now) and self._checker.verify_mac2(datagram, source, now)
-        if self._is_under_load(now) and not genuine_source:
-            if self._deserves_cookie(address.host, now):
-                self._local.send(address, self._checker.reply(datagram, source, now, self._local.random))
+        if now < self._under_load_until and self._lacks_cookie(datagram, address, None, now):
             return DropReason.NO_COOKIE
         if not self._handshakes.take(now):
             return DropReason.HANDSHAKE_LIMIT
@@ -170,12 +245,30 @@ class Membership:
             self._local.refuse(Cause.UNKNOWN_KEY, address, received.remote, now)
             return DropReason.UNKNOWN_PEER
         if received.stamp <= peer.last_stamp:
-            self._answer_stale(peer, datagram, source, address, now)
+            self._answer_stale(peer, datagram, address, now)
             return DropReason.STALE_HANDSHAKE
         self._accept(peer, received, address, now)
         return None
 
-    def _answer_stale(self, peer: Peer, datagram: bytes, source: bytes, address: Address, now: float) -> None:
+    def _lacks_cookie(self, datagram: bytes, address: Address, asked: int | None, now: float) -> bool:
+        """Whether an INIT under load has no cookie, or a wrong one; then it may get one. `asked`: how often, if counted."""
+        if has_mac2(datagram) and self._checker.verify_mac2(datagram, _source(address), now):
+            return False
+        self._note_call(now)
+        if self._deserves_cookie(address.host, asked, now):
+            self._send_cookie(datagram, address, now)
+        return True
+
+    def _note_call(self, now: float) -> None:
+        """An INIT is refused for want of a cookie: many of them are load, too."""
+        if not self._calls.take(now):
+            self._under_load_until = now + UNDER_LOAD_TIME
+
+    def _send_cookie(self, datagram: bytes, address: Address, now: float) -> None:
+        reply = self._checker.reply(datagram, _source(address), now, self._local.random)
+        self._local.send(address, reply)
+
+    def _answer_stale(self, peer: Peer, datagram: bytes, address: Address, now: float) -> None:
         """The peer's clock is behind and its stamp is lost, or somebody sends an old INIT again.
 
         Silence while the peer has a session: PINGs tell when it has lost it. A peer without one is called at the address
@@ -183,20 +276,18 @@ class Membership:
         """
         if peer.up:
             return
-        if self._checker.verify_mac2(datagram, source, now):
+        if self._checker.verify_mac2(datagram, _source(address), now):
             self._local.refuse(Cause.STALE_STAMP, address, peer.key, now)
             peer.call_back(address, now)
-        elif self._deserves_cookie(address.host, now):
-            self._local.send(address, self._checker.reply(datagram, source, now, self._local.random))
+        elif self._deserves_cookie(address.host, None, now):
+            self._send_cookie(datagram, address, now)
 
-    def _deserves_cookie(self, host: str, now: float) -> bool:
-        asked = self._recent.count(host, now)
+    def _deserves_cookie(self, host: str, asked: int | None, now: float) -> bool:
+        if asked is None:
+            asked = self._recent.count(host_bytes(host), now)
         if asked > MAX_ASKED or (not asked and not self._first_cookies.take(now)):
             return False
         return self._cookies.take(now)
-
-    def _is_under_load(self, now: float) -> bool:
-        return now < self._under_load_until
 
     def _accept(self, peer: Peer, received: ReceivedInit, address: Address, now: float) -> None:
         index = self._local.new_index()
@@ -242,3 +333,8 @@ class Membership:
         peer.say_bye()
         peer.retire(now)
         self._local.counters.add(peer.counters)
+
+
+def _source(address: Address) -> bytes:
+    """What a cookie is for."""
+    return f"{address.host}|{address.port}".encode()

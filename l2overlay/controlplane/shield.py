@@ -2,7 +2,7 @@
 
 Python pays some ten microseconds for each datagram that fails, the kernel a fraction of one. So when too many fail, the
 kernel lets DATA through only from addresses where peers are known to be, and a small share of the rest, by which a peer that
-has moved is still heard. Handshakes always pass: a peer from a new address calls, and cookies bound what that costs.
+has moved is still heard. Handshakes from other addresses wait apart, and are read in the time that is left.
 """
 
 from math import inf
@@ -24,6 +24,10 @@ class Shield:
         self.on = False
         self._seen: tuple[int, float] | None = None
         self._quiet_since = inf
+
+    def trip(self) -> None:
+        """Turn on at once: so many failed in a moment that no step need be waited for."""
+        self.on, self._quiet_since = True, inf
 
     def step(self, failed: int, filtered: int, now: float) -> bool:
         """Whether the filter should be on. `failed` datagrams were refused so far, `filtered` dropped by the kernel."""

@@ -12,9 +12,13 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Whether one more may pass now."""
-        self.level = min(self._burst, self.level + (now - self._since) * self._rate)
-        self._since = now
-        if self.level < 1:
+        if not self.has_one(now):
             return False
         self.level -= 1
         return True
+
+    def has_one(self, now: float) -> bool:
+        """Whether `take` would say yes."""
+        self.level = min(self._burst, self.level + (now - self._since) * self._rate)
+        self._since = now
+        return self.level >= 1

@@ -32,7 +32,9 @@ _WORD: Literal["L"] = "L"
 """unsigned long: as wide as a pointer and as size_t in every ABI of Linux."""
 
 
-class _Iovec(ctypes.Structure):
+class Iovec(ctypes.Structure):
+    """struct iovec."""
+
     _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
 
 
@@ -48,7 +50,9 @@ class _Msghdr(ctypes.Structure):
     )
 
 
-class _Mmsghdr(ctypes.Structure):
+class Mmsghdr(ctypes.Structure):
+    """struct mmsghdr."""
+
     _fields_ = (("hdr", _Msghdr), ("len", ctypes.c_uint))
 
 
@@ -73,13 +77,13 @@ class MessageBatch:
         """For a socket of AF_INET or AF_INET6: all its names are equally long."""
         self._name_size = NAME_SIZES[socket.AddressFamily(family)]
         names = (ctypes.c_ubyte * (self._name_size * MAX_MESSAGES))()
-        self._headers = (_Mmsghdr * MAX_MESSAGES)()
-        iovecs = (_Iovec * MAX_MESSAGES)()
+        self._headers = (Mmsghdr * MAX_MESSAGES)()
+        iovecs = (Iovec * MAX_MESSAGES)()
         first_name, first_iovec = ctypes.addressof(names), ctypes.addressof(iovecs)
         for number, header in enumerate(self._headers):
             header.hdr.name = first_name + number * self._name_size
             header.hdr.namelen = self._name_size
-            header.hdr.iov = first_iovec + number * ctypes.sizeof(_Iovec)
+            header.hdr.iov = first_iovec + number * ctypes.sizeof(Iovec)
             header.hdr.iovlen = 1
         self._names = memoryview(names).cast("B")
         words = memoryview(iovecs).cast("B").cast(_WORD)
@@ -108,7 +112,7 @@ class MessageBatch:
         self._bases[:count] = array(_WORD, list(accumulate(lengths[:-1], initial=base)))
         first, done = ctypes.addressof(self._headers), 0
         while done < count:
-            done += max(0, _sendmmsg(descriptor, first + done * ctypes.sizeof(_Mmsghdr), count - done, 0))
+            done += max(0, _sendmmsg(descriptor, first + done * ctypes.sizeof(Mmsghdr), count - done, 0))
             if done < count:
                 alone = send_alone(done)
                 if not alone:

@@ -12,14 +12,18 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Self
+from contextlib import suppress
+from functools import partial
+from typing import Any, Self
 
 from l2overlay.addresses import Address
 from l2overlay.counters import DropReason
+from l2overlay.dataplane.wire import DATA_TYPE, TRAIN_TYPE
 from l2overlay.linux import shield
 from l2overlay.linux.path_limits import PathLimits
 from l2overlay.linux.send_errors import BURST_ERRORS, GSO_ERRORS, ICMP_ERRORS, SOURCE_ERRORS, count_refused
 from l2overlay.linux.sendmmsg import MAX_MESSAGES, batch_for
+from l2overlay.linux.strangers import StrangersSocket
 from l2overlay.linux.udp_addresses import AddressBook, Target
 from l2overlay.linux.udp_socket import (
     LOOPBACK,
@@ -33,7 +37,7 @@ from l2overlay.linux.udp_socket import (
     supports,
     tell_local,
 )
-from l2overlay.seams import MAX_BURST_DATAGRAMS, MAX_BURST_LEN, Burst, burst_limit
+from l2overlay.seams import MAX_BURST_DATAGRAMS, MAX_BURST_LEN, Burst, Doorman, burst_limit
 
 FEW_BUFFERS = 4
 """Longer lists are joined: see `_send_each`."""
@@ -41,6 +45,7 @@ READ_SIZE = 65_536
 PACKET_INFO_SIZE = 20
 """struct in6_pktinfo; struct in_pktinfo has 12."""
 ANCILLARY_SIZE = 2 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(PACKET_INFO_SIZE)
+REMEMBERED_TYPES = (bytes([DATA_TYPE]), bytes([TRAIN_TYPE]))
 BATCH_FROM = 12
 """Fewer datagrams leave one by one: filling in the headers pays from about eight on (see `send_bursts`)."""
 
@@ -69,6 +74,8 @@ class LinuxUdp:
         self._book = book = AddressBook(bound.family, tells_local=tell_local(bound))
         self._targets, self._addresses, self._names = book.targets, book.addresses, book.names
         self._path_limits = PathLimits()
+        self.doorman: Doorman | None = None
+        self._strangers: StrangersSocket | None = None
         self._batch = batch_for(bound)
 
     @classmethod
@@ -95,6 +102,7 @@ class LinuxUdp:
 
     def close(self) -> None:
         """Give the port back."""
+        self._close_strangers()
         self._socket.close()
         self._book.close()
 
@@ -123,9 +131,36 @@ class LinuxUdp:
                     (self.overflow_count,) = _INT.unpack(value)
                 else:
                     called = value
-            address = addresses.get((sockaddr, called)) or self._book.address_of(sockaddr, called)
+            address = addresses.get((sockaddr, called))
+            if address is None:
+                address = self._address_of_untrusted(data, size or 1, sockaddr, called)
+                if address is None:
+                    continue
             bursts.append(Burst(address, size or 1, [data]))
         return bursts
+
+    def _address_of_untrusted(
+        self, data: bytes, size: int, sockaddr: tuple[Any, ...], called: bytes
+    ) -> Address | None:
+        """Who sent a burst; None when `doorman` refuses it.
+
+        Only who sends DATA is remembered: so a flood of handshakes makes nobody else be forgotten.
+        """
+        book = self._book
+        if self.doorman is not None:
+            stranger = partial(book.stranger, sockaddr, called)
+            if not self.doorman(data, size, book.host_bytes(sockaddr), stranger):
+                return None
+        address = book.address_of(sockaddr, called)
+        if data[:1] not in REMEMBERED_TYPES:
+            del self._addresses[sockaddr, called]
+        return address
+
+    def receive_strangers(self, limit: int) -> tuple[list[Burst], int]:
+        """At most `limit` bursts of those kept apart by `shield`, and how many more were lost since the last call."""
+        if self._strangers is None:
+            return [], 0
+        return self._strangers.receive(limit, self.doorman)
 
     def send_bursts(self, bursts: Sequence[Burst]) -> tuple[int, dict[DropReason, int]]:
         """Send in order; returns how many bursts are done, and the datagrams refused by reason.
@@ -232,15 +267,31 @@ class LinuxUdp:
         self._book.shut(hosts)
 
     def shield(self, known: Iterable[Address] | None) -> bool:
-        """Let the kernel drop most DATA that comes from none of these addresses; None: let everything pass again.
+        """Let the kernel drop most DATA that comes from none of these addresses, and keep all else that comes from others
+        for `receive_strangers`; None: let everything pass again.
 
         Returns whether a filter is on: not when the kernel refuses it, nor when a peer would find no place in it.
         """
-        code = shield.program(known) if known is not None else None
-        if code is not None and shield.attach(self._socket, code):
+        addresses = frozenset(known) if known is not None else None
+        code = shield.program(addresses) if addresses is not None else None
+        if addresses is not None and code is not None and shield.attach(self._socket, code):
+            self._divert_strangers(addresses)
             return True
         shield.detach(self._socket)
+        self._close_strangers()
         return False
+
+    def _divert_strangers(self, known: frozenset[Address]) -> None:
+        if self._strangers is None:
+            with suppress(OSError):  # they come here as before
+                self._strangers = StrangersSocket(self._socket, self._book)
+        if self._strangers is not None:
+            shield.attach(self._socket, shield.diversion(known), shield.SO_ATTACH_REUSEPORT_CBPF)
+
+    def _close_strangers(self) -> None:
+        if self._strangers is not None:
+            self._strangers.close()
+            self._strangers = None
 
     def forget_addresses(self) -> None:
         """A link, address or route changed: ask again which address is preferred, and what a scope is called."""

@@ -21,6 +21,9 @@ from l2overlay.linux.udp_socket import IP_PKTINFO, IPV6_PKTINFO, plain_host
 CACHE_SIZE = 4096
 """Four times the peers of a large segment; a flood of spoofed senders must not grow it."""
 
+MAPPED = "::ffff:"
+MAPPED_BYTES = bytes(10) + b"\xff\xff"
+
 _IN_PKTINFO = struct.Struct("=i4s4s")  # link, local address, destination in the header
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, link
 
@@ -38,6 +41,7 @@ class AddressBook:
         self.targets: dict[Address, Target] = {}
         self.addresses: dict[tuple[tuple[Any, ...], bytes], Address] = {}
         self.names: dict[Address, bytes] = {}
+        self._called: dict[bytes, str] = {}
         self._family = family
         self._tells_local = tells_local
         self._sources = Sources()
@@ -131,6 +135,24 @@ class AddressBook:
         self.addresses[sockaddr, called] = address
         return address
 
+    def stranger(self, sockaddr: tuple[Any, ...], called: bytes) -> Address:
+        """Whom a datagram came from, and where it called us, whatever the kernel prefers: that takes no question."""
+        return canonical_address(sockaddr)._replace(local=self._called_name(called))
+
+    def host_bytes(self, sockaddr: tuple[Any, ...]) -> bytes:
+        """The host of a sockaddr as `addresses.host_bytes` has it."""
+        if self._family == socket.AF_INET:
+            return MAPPED_BYTES + socket.inet_aton(sockaddr[0])
+        return socket.inet_pton(socket.AF_INET6, sockaddr[0].partition("%")[0])
+
+    def _called_name(self, called: bytes) -> str:
+        name = self._called.get(called)
+        if name is None:
+            if len(self._called) >= CACHE_SIZE:
+                self._called.clear()
+            name = self._called[called] = _called_address(called) if called else ""
+        return name
+
 
 def canonical_address(sockaddr: tuple[Any, ...]) -> Address:
     """One name for one address: IPv4 dotted also when an IPv6 socket told it, a link-local scope as %interface.
@@ -141,6 +163,8 @@ def canonical_address(sockaddr: tuple[Any, ...]) -> Address:
     host = host.partition("%")[0]
     if ":" not in host:
         return Address(host, port)
+    if host.startswith(MAPPED) and "." in host:  # a tenth of the time that the other way takes
+        return Address(host[len(MAPPED) :], port)
     parsed = IPv6Address(host)
     if parsed.ipv4_mapped is not None:
         return Address(str(parsed.ipv4_mapped), port)

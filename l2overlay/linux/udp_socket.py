@@ -86,13 +86,18 @@ def raise_buffers(bound: socket.socket) -> BufferSizes:
         (SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER_SIZE),
         (SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER_SIZE),
     ):
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, forced, size)
-        except PermissionError:
-            bound.setsockopt(socket.SOL_SOCKET, plain, size)
+        set_buffer(bound, forced, plain, size)
     receive = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
     send = bound.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
     return BufferSizes(receive, send, receive >= RECEIVE_BUFFER_SIZE and send >= SEND_BUFFER_SIZE)
+
+
+def set_buffer(bound: socket.socket, forced: int, plain: int, size: int) -> None:
+    """Set the size of a buffer by the option `forced`, by `plain` if this process may not."""
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, forced, size)
+    except PermissionError:
+        bound.setsockopt(socket.SOL_SOCKET, plain, size)
 
 
 def supports(bound: socket.socket, level: int, option: int, value: int) -> bool:

@@ -31,6 +31,7 @@ from math import inf
 
 import trio
 
+from l2overlay.addresses import Address
 from l2overlay.controlplane.events import Event
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import VIRTIO_LEN
@@ -50,6 +51,8 @@ READS_BEFORE_TIMER = 32
 """At most, when the timer is late. Such a read takes about `READ_TIME`, so this is less than 0.1 s."""
 IDLE_TIME = 0.001
 """Seconds without traffic after which one frame is expected, not many: it goes its way before another is looked for."""
+STRANGERS_PER_READ = 32
+TURNED_AWAY_STEP = 128
 REHEARSAL_INTERVAL = 0.002
 """Seconds. epoll_wait(2) counts milliseconds; with one instead of two a round trip is no shorter (docs/performance.md)."""
 MAX_READY = 3
@@ -96,7 +99,18 @@ class Pump:
         self._blocked = False
         self._frame_limit = FRAMES_PER_READ
         self._burst_limit = BURSTS_PER_READ
+        self._turned_away = 0
+        self.turned_away_count = 0
+        """Bursts that `Overlay.admits_untrusted` refused."""
+        self.on_turned_away: Callable[[float], None] = lambda _now: None
+        """Called for each `TURNED_AWAY_STEP` of them, with the time."""
+        self.busy_from = inf
+        self.on_busy: Callable[[], None] = lambda: None
+        """Called once when `burst_count` has reached `busy_from`."""
         self._overflow_count = udp.overflow_count
+        self.overflow_count = 0
+        """What the UDP socket had no room for, or its filter dropped."""
+        udp.doorman = self._admits
         self._epoll = select.epoll()
         self._udp_fd = udp.fileno()
         self._epoll.register(self._udp_fd, _READ)
@@ -137,6 +151,7 @@ class Pump:
         self._epoll.unregister(self._udp_fd)
         self._udp, self._udp_fd = udp, udp.fileno()
         self._overflow_count = udp.overflow_count
+        udp.doorman = self._admits
         self._epoll.register(self._udp_fd, _READ | _WRITE if self._blocked else _READ)
 
     async def drain(self) -> None:
@@ -229,8 +244,12 @@ class Pump:
         bursts = self._udp.receive_bursts(limit)
         if self._udp.overflow_count != self._overflow_count:
             self._count_overflow()
+        turned_away, self._turned_away = self._turned_away, 0
+        self.burst_count += len(bursts) + turned_away
+        if self.burst_count >= self.busy_from:
+            self.busy_from = inf
+            self.on_busy()
         if bursts:
-            self.burst_count += len(bursts)
             if not alone:
                 self._now = started = self._clock()
             self._calm &= self._overlay.receive_datagrams(bursts, started)
@@ -238,11 +257,40 @@ class Pump:
             if not alone:
                 self._now = self._clock()
                 self._burst_limit = _next_limit(limit, self._now - started, BURSTS_PER_READ)
-        return bool(bursts)
+        elif turned_away:
+            self._move_out()
+        return bool(bursts or turned_away)
+
+    def _admits(self, data: bytes, size: int, host: bytes, stranger: Callable[[], Address]) -> bool:
+        """Whether a burst from an address that the socket does not know is to be named and read."""
+        if self._overlay.admits_untrusted(data, size, host, stranger, self._now):
+            return True
+        self._turned_away += 1
+        self.turned_away_count += 1
+        if self.turned_away_count % TURNED_AWAY_STEP == 0:
+            self.on_turned_away(self._now)
+        return False
+
+    def read_strangers(self, seconds: float) -> None:
+        """Read for so long what waits apart from what peers send."""
+        self._now = now = self._clock()
+        deadline, self._calm = now + seconds, False
+        while now < deadline:
+            bursts, lost = self._udp.receive_strangers(STRANGERS_PER_READ)
+            if lost:
+                self._overlay.flood_filtered(lost)
+            turned_away, self._turned_away = self._turned_away, 0
+            if bursts:
+                self._overlay.receive_datagrams(bursts, now)
+            if not bursts and not turned_away:
+                break
+            self._now = now = self._clock()
+        self.flush()
 
     def _count_overflow(self) -> None:
         lost = (self._udp.overflow_count - self._overflow_count) % 2**32  # the kernel counts in a u32
         self._overflow_count = self._udp.overflow_count
+        self.overflow_count += lost
         if self.shielded:
             self._overlay.flood_filtered(lost)
         else:

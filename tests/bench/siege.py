@@ -4,6 +4,7 @@
                   stranger --/                        DATA with the session's own index, from another port of host a
 
 Turns: without an attack, under attack with the shield (`l2overlay/linux/shield.py`), under attack without it.
+With `--init`, INITs with forged sources instead: `init_siege`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from . import init_siege
 from .contestants import NAMES, L2Overlay
 from .measures import running
 from .topology import UNDERLAY_ADDRESS, Topology, inside
@@ -136,9 +138,20 @@ def collect(said: object, found: dict[str, int]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure in turns and print a line a run, then medians."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.siege")
-    parser.add_argument("--rate", type=float, default=50_000, help="datagrams a second (default: 50000)")
+    parser.add_argument("--init", action="store_true", help="INITs with forged sources")
+    parser.add_argument("--rate", type=float, help="datagrams a second (default: 50000; INITs: 20000)")
+    parser.add_argument(
+        "--checkout",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="with --init: beside another version",
+    )
     parser.add_argument("--repeat", type=int, default=3, help="default: %(default)s")
     arguments = parser.parse_args(argv)
+    arguments.rate = arguments.rate or (20_000.0 if arguments.init else 50_000.0)
+    if arguments.init:
+        return init_siege.run(arguments)
     rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="l2siege-") as folder:
         for _ in range(arguments.repeat):

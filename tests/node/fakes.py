@@ -15,7 +15,7 @@ from math import inf
 from l2overlay.addresses import Address
 from l2overlay.controlplane.events import Event
 from l2overlay.counters import Counters, DropReason
-from l2overlay.seams import Burst, Gather, TapFrame
+from l2overlay.seams import Burst, Doorman, Gather, TapFrame
 
 PEER = Address("192.0.2.2", 7470)
 
@@ -73,6 +73,7 @@ class FakeUdp:
     gro = False
     port = 7470
     overflow_count = 0
+    doorman: Doorman | None = None
 
     def __init__(self) -> None:
         self._socket, self.underlay = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -88,6 +89,9 @@ class FakeUdp:
             data = bytes.fromhex(payload)
             found.append(Burst(Address(host, port), len(data), [data]))
         return found
+
+    def receive_strangers(self, limit: int) -> tuple[list[Burst], int]:
+        return [], 0
 
     def send_bursts(self, bursts: Sequence[Burst]) -> tuple[int, dict[DropReason, int]]:
         refused, self.refuse = self.refuse, {}

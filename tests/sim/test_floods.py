@@ -1,5 +1,7 @@
 """More than a node can answer: from strangers with forged addresses, and from a peer that has a key."""
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from l2overlay.addresses import Address
@@ -23,7 +25,7 @@ class SpoofedFlood:
     def _send(self) -> None:
         """One, and the next one after a while that varies: a flood in step would leave gaps for the others."""
         random = self.sim.random
-        host = f"100.{random.randrange(self.hosts)}"
+        host = str(IPv4Address(random.randrange(self.hosts)))
         source = Address(host, random.randrange(1024, 65536))
         forged = append_macs(b"\x01\x01\x00\x00" + random.randbytes(INIT_LEN - 36), self.victim.key, None)
         self.victim.arrive(source, forged)
