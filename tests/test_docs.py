@@ -265,6 +265,14 @@ def test_the_table_of_drop_reasons_is_the_code_s() -> None:
     ]
 
 
+def test_each_drop_reason_has_a_meaning_and_a_remedy() -> None:
+    rows = [c for c in table_rows(section(ARCHITECTURE, "Counters and drop reasons")) if c[0][:1] == "`"]
+    assert len(rows) == len(DropReason)
+    for reason, meaning, remedy in rows:
+        assert len(meaning.split()) > 2, reason
+        assert remedy, reason
+
+
 def test_the_table_of_events_is_the_code_s() -> None:
     rows = table_rows(section(ARCHITECTURE, "Events"))
     stated = {cells[0].strip("`") for cells in rows if cells[0].startswith("`")}
