@@ -98,6 +98,26 @@ def status_data(
         "uptime": round(facts.uptime, 3),
         "mtu": config.segment.mtu,
         "suite": config.segment.suite.name.lower(),
+        **_host_data(facts),
+        "loop_lag": {"p50": round(facts.lag_p50, 6), "p99": round(facts.lag_p99, 6)},
+        "linger": {"seconds": facts.linger, "rehearsals": facts.rehearsal_count},
+        "log_lines_lost": facts.log_lines_lost,
+        "peers_up": sum(p.up for p in peers),
+        "peers_total": len(peers),
+        "peers_awaited": sum(_is_awaited(config, p) for p in peers),
+        "stamp_lead": round(facts.stamp_lead, 3),
+        "refused": list(facts.refused),
+        "peers": peers_data(config, peers, facts.unresolved),
+        "counters": counters_data(counters),
+        "drops": drops_data(counters, every=True),
+        "kernel_losses": {name: facts.kernel_losses.get(name, 0) for name in KERNEL_LOSSES},
+        **_protection_data(config, facts),
+    }
+
+
+def _host_data(facts: NodeFacts) -> dict[str, Any]:
+    """What the node has on its host. `filter` is absent when nothing is filtered."""
+    data: dict[str, Any] = {
         "tap": {
             "name": facts.tap,
             "mac": format_mac(facts.tap_mac),
@@ -115,19 +135,13 @@ def status_data(
             "gro": facts.gro,
             "blocked": facts.blocked_count,
         },
-        **({"filter": dict(facts.filter)} if facts.filter is not None else {}),
-        "loop_lag": {"p50": round(facts.lag_p50, 6), "p99": round(facts.lag_p99, 6)},
-        "linger": {"seconds": facts.linger, "rehearsals": facts.rehearsal_count},
-        "log_lines_lost": facts.log_lines_lost,
-        "peers_up": sum(p.up for p in peers),
-        "peers_total": len(peers),
-        "peers_awaited": sum(_is_awaited(config, p) for p in peers),
-        "stamp_lead": round(facts.stamp_lead, 3),
-        "refused": list(facts.refused),
-        "peers": peers_data(config, peers, facts.unresolved),
-        "counters": counters_data(counters),
-        "drops": drops_data(counters, every=True),
-        "kernel_losses": {name: facts.kernel_losses.get(name, 0) for name in KERNEL_LOSSES},
+    }
+    return data if facts.filter is None else {**data, "filter": dict(facts.filter)}
+
+
+def _protection_data(config: Config, facts: NodeFacts) -> dict[str, Any]:
+    """Second paths that are cut now, and storms that go on."""
+    return {
         "loops": [
             {
                 "peer": _name_of(config, loop.peer),
