@@ -22,7 +22,7 @@ ANSWER_TIMEOUT = 1.0
 
 
 def forget_stations(port: str) -> None:
-    """The bridge learns anew what is behind this port of it. Raises HostSetupError."""
+    """Let the bridge learn anew what is behind this port of it. Raises HostSetupError."""
     try:
         number = _ask(flush_request(socket.if_nametoindex(port)))
     except OSError as error:
@@ -40,7 +40,7 @@ def flush_request(index: int) -> bytes:
 
 
 def _ask(request: bytes) -> int:
-    """The errno that the kernel answers with; 0 is done."""
+    """Ask the kernel. Returns the errno of its answer; 0 means done."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.settimeout(ANSWER_TIMEOUT)
         sock.bind((0, 0))

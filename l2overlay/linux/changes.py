@@ -128,7 +128,7 @@ class SetMtu(Change):
 
 @dataclass(frozen=True, slots=True)
 class SetQueue(Change):
-    """Let so many frames wait in a link."""
+    """Set how many frames may wait in a link."""
 
     frames: int
     was: int | None
@@ -170,7 +170,7 @@ class SetUp(Change):
 
 @dataclass(frozen=True, slots=True)
 class SetMaster(Change):
-    """Put a link into a bridge; out of any with an empty name."""
+    """Put a link into a bridge; an empty name takes it out of its bridge."""
 
     master: str
     was: str | None

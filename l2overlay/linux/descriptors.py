@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 RESERVE = 16
-"""One for the TAP, four for the netlink sockets and the event loop of pyroute2, six for a child's pipes; some to spare."""
+"""One for the TAP, four for the sockets and the event loop of pyroute2, six for the pipes of a child, and some to spare."""
 
 
 class Reserve:
@@ -23,7 +23,7 @@ class Reserve:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
-        """Free for what happens in the block; taken again after it, as many as there are."""
+        """Free the descriptors for the block. After it, as many as there are are taken again."""
         self.close()
         try:
             yield

@@ -1,4 +1,4 @@
-"""The kernel's rules for one segment: put in place, kept, looked at, and taken away to the byte.
+"""The kernel's rules for one segment: installs, checks and removes them, so that nothing of them is left.
 
     install    iptables-restore --test of both families, then both for real; when the second fails the first is undone
     move       the .map chains of both families anew, nothing else
@@ -24,7 +24,7 @@ from l2overlay.linux.privileges import remedy
 
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
 LOCK_WAIT = 5
-"""Seconds for whoever else changes rules just now (`-w`; only the legacy variant has a lock)."""
+"""Seconds to wait while somebody else changes rules (`-w`; only the legacy variant has a lock)."""
 TIMEOUT = 20.0
 NF_BRIDGE_SYSCTLS = Path("/proc/sys/net/bridge")
 LEGACY_TABLES = {
@@ -46,25 +46,25 @@ class Counted:
 
 
 class Firewall:
-    """The rules of one segment on this host, and the stations that they know. Safe to call from several threads."""
+    """The rules of one segment on this host, and the stations that they know. Several threads may call it."""
 
     def __init__(self, segment: str) -> None:
         self.segment = segment
         self.stations: Mapping[MacAddress, str] = {}
-        """By station, the name of the peer that the kernel's rules have it behind."""
+        """By station, the name of the peer that it is behind, as the kernel's rules have it."""
         self.variant = ""
-        """"nf_tables" or "legacy", once it was asked."""
+        """"nf_tables" or "legacy"; empty before `install`."""
         self._spec: FilterSpec | None = None
         self._rules: dict[int, Ruleset] = {}
         self._lock = threading.Lock()
 
     @property
     def spec(self) -> FilterSpec | None:
-        """What is in force; None when nothing is."""
+        """What is in force; None for nothing."""
         return self._spec
 
     def install(self, spec: FilterSpec, stations: Mapping[MacAddress, str] | None = None) -> None:
-        """Put the rules in place, whatever is there. Raises HostSetupError, and then all is as it was."""
+        """Put the rules in place, whatever is there. If it raises HostSetupError, nothing has changed."""
         with self._lock:
             known = {**(self.stations if stations is None else stations), **dict(spec.fixed)}
             followed = {mac: peer for mac, peer in known.items() if peer in spec.followed}
@@ -78,7 +78,7 @@ class Firewall:
             self._spec, self._rules, self.stations = spec, rules, followed
 
     def _apply(self, texts: Mapping[int, str]) -> None:
-        """IPv4, then IPv6; the new IPv4 rules go, or the old ones come back, when IPv6 is refused."""
+        """Apply IPv4, then IPv6. If IPv6 is refused, the old IPv4 rules come back."""
         restore(4, texts[4])
         try:
             restore(6, texts[6])
@@ -89,7 +89,7 @@ class Firewall:
             raise
 
     def move(self, stations: Mapping[MacAddress, str]) -> None:
-        """Stations are elsewhere: write the chains that say where. Raises HostSetupError; half of it may be done then."""
+        """Rewrite the chains that say where stations are. If it raises HostSetupError, one family may have changed."""
         with self._lock:
             spec = self._spec
             if spec is None:
@@ -102,8 +102,8 @@ class Firewall:
             self.stations = dict(stations)
 
     def look(self) -> tuple[list[str], dict[int, dict[str, Counted]]]:
-        """What has changed since `install` (hooks lost, chains flushed or gone), and what rules have seen, by family and
-        label. Raises HostSetupError when it cannot look."""
+        """What others have changed since `install` (hooks lost, chains flushed or gone), and what rules have counted, by
+        family and label. Raises HostSetupError if it cannot look."""
         with self._lock:
             saved = {version: read_saved(version, self.segment) for version in self._rules}
             problems = [
@@ -119,7 +119,7 @@ class Firewall:
         return problems, counted
 
     def repair(self) -> None:
-        """Put back what `look` missed."""
+        """Put back what `look` found missing."""
         spec = self._spec
         if spec is not None:
             self.install(spec)
@@ -131,7 +131,7 @@ class Firewall:
 
 
 def remove(segment: str, absent: str) -> list[str]:
-    """Take away all of a segment's chains and hooks, and of `absent` (see `absent_parts`) what is empty.
+    """Remove all chains and hooks of a segment, and what of `absent` (see `absent_parts`) is empty.
 
     Returns what was done, in words. Raises HostSetupError.
     """
@@ -147,7 +147,7 @@ def remove(segment: str, absent: str) -> list[str]:
 
 
 def absent_parts() -> str:
-    """What of the tables is not there before we come: `4:table,INPUT,FORWARD,OUTPUT 6:INPUT`. Legacy keeps its tables."""
+    """What of the tables is not there yet: `4:table,INPUT,FORWARD,OUTPUT 6:INPUT`. Legacy always keeps its tables."""
     if find_variant() != "nf_tables":
         return ""
     parts = []
@@ -161,7 +161,7 @@ def absent_parts() -> str:
 
 
 def _remove_made(version: int, saved: Saved, absent: str) -> None:
-    """A base chain that has a policy by now is somebody's, empty or not."""
+    """Remove what is empty. A base chain with a policy belongs to somebody, even if it is empty."""
     names = dict(part.split(":", 1) for part in absent.split()).get(str(version), "").split(",")
     present = nftables.filter_chains(version) if names != [""] else None
     if present is None:
@@ -174,14 +174,14 @@ def _remove_made(version: int, saved: Saved, absent: str) -> None:
 
 
 def find_variant() -> str:
-    """`nf_tables` or `legacy`: iptables of this system. Raises HostSetupError when there is none."""
+    """The variant of iptables on this system: `nf_tables` or `legacy`. Raises HostSetupError without iptables."""
     said = _run([PROGRAMS[4], "--version"], "").stdout
     found = re.search(r"\((nf_tables|legacy)\)", said)
     return found[1] if found else "legacy"
 
 
 def other_variant_note(variant: str) -> str | None:
-    """Whether rules of the other variant see our frames as well."""
+    """A sentence if the other variant of iptables has a filter table, whose rules see our frames as well."""
     if variant == "nf_tables":
         used = any("filter" in _lines(path) for path in LEGACY_TABLES.values())
         return "iptables-legacy has a filter table too; its rules see the same frames" if used else None
@@ -190,7 +190,7 @@ def other_variant_note(variant: str) -> str | None:
 
 
 def bridge_nf_was_on() -> bool:
-    """Whether frames of every bridge meet iptables already. Raises HostSetupError when the kernel cannot do it at all."""
+    """Whether frames of every bridge meet iptables already. Raises HostSetupError if bridge netfilter is not loaded."""
     if not NF_BRIDGE_SYSCTLS.is_dir():
         raise HostSetupError(
             "the kernel's bridge netfilter is not loaded, and loading it would filter every bridge of this host; "
@@ -204,7 +204,7 @@ def bridge_nf_was_on() -> bool:
 
 
 def flags_off(bridge: str) -> list[str]:
-    """Which of the bridge's own flags are not set, in words; none for a bridge that is not there."""
+    """Which of the bridge's own flags are off, in words; none for a bridge that does not exist."""
     for answer in rtnetlink.dump(rtnetlink.RTM_GETLINK):
         for kind, body in rtnetlink.messages(answer):
             found = (
@@ -224,7 +224,7 @@ def flags_off(bridge: str) -> list[str]:
 
 
 def read_saved(version: int, segment: str) -> Saved:
-    """Our part of the filter table. Raises HostSetupError."""
+    """Read our part of the filter table. Raises HostSetupError."""
     program = f"{PROGRAMS[version]}-save"
     done = _run([program, "-c", "-t", "filter"], "")
     if done.returncode:
@@ -233,7 +233,7 @@ def read_saved(version: int, segment: str) -> Saved:
 
 
 def restore(version: int, text: str, *, test: bool = False) -> None:
-    """Give a text to iptables-restore: all of it happens, or nothing. Raises HostSetupError."""
+    """Run iptables-restore, which does all of the text or nothing. Raises HostSetupError."""
     if not text:
         return
     program = f"{PROGRAMS[version]}-restore"

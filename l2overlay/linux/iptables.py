@@ -50,20 +50,20 @@ from l2overlay.filter.rules import (
 FAMILIES = (4, 6)
 CHAIN_PREFIX = "L2O-"
 SKF_LL_OFF = (1 << 32) - 0x200000
-"""-0x200000 as the unsigned number that xt_bpf wants: offsets from here count from the Ethernet header."""
+"""-0x200000 as the unsigned number that xt_bpf wants. Offsets from here count from the Ethernet header."""
 MACS_PER_PROGRAM = 40
-"""xt_bpf takes 64 instructions, one a station and five around them."""
+"""xt_bpf takes 64 instructions: one for each station and five around them."""
 PORTS_PER_RULE = 15
-"""multiport(8): a range counts twice."""
+"""The limit of multiport(8), where a range counts twice."""
 STATE_WORDS = {"new": "NEW", "invalid": "INVALID"}
 
 Stations = Mapping[MacAddress, str]
-"""Which peer a station is behind, for the peers that rules name."""
+"""By station, the peer that it is behind, for the peers that rules name."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilterSpec:
-    """What the kernel's rules depend on, stations apart."""
+    """What the kernel's rules depend on, except for where stations are."""
 
     segment: str
     tap: str
@@ -72,13 +72,13 @@ class FilterSpec:
     """This node's name in peers.toml."""
     config: FilterConfig
     only_ours: bool = False
-    """bridge_nf was off before we came: frames between ports of this host must not meet rules that they did not meet."""
+    """bridge_nf was off before the node: frames between other ports of this host must not meet rules now."""
     fixed: tuple[tuple[MacAddress, str], ...] = field(default=())
     """Stations that peers.toml puts behind a peer."""
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """Those in which something is filtered."""
+        """The directions in which something is filtered."""
         return tuple(side for side in Direction if is_active(self.config, side))
 
     @property
@@ -91,14 +91,14 @@ class FilterSpec:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """Chains of ours with their rules, and the rules that lead there from the kernel's own chains."""
+    """Our chains with their rules, and the rules that lead there from the kernel's own chains."""
 
     chains: Mapping[str, tuple[str, ...]]
     hooks: tuple[tuple[str, str], ...]
 
 
 def chain_name(segment: str, part: str) -> str:
-    """28 characters at most: 20 with a segment's name of 15, `out`, and a dot with four digits or `map`."""
+    """At most 28 characters: 20 with a segment's name of 15 and `out`, then a dot with four digits or `map`."""
     return f"{CHAIN_PREFIX}{segment}-{part}"
 
 
@@ -108,7 +108,7 @@ def own_chain(segment: str) -> re.Pattern[str]:
 
 
 def render(spec: FilterSpec, stations: Stations, version: int) -> Ruleset:
-    """Everything, for one address family."""
+    """All chains and hooks, for one address family."""
     chains: dict[str, tuple[str, ...]] = {}
     for direction in spec.directions:
         chains |= _DirectionWriter(spec, direction, version).chains(stations)
@@ -117,7 +117,7 @@ def render(spec: FilterSpec, stations: Stations, version: int) -> Ruleset:
 
 
 def render_maps(spec: FilterSpec, stations: Stations, version: int) -> dict[str, tuple[str, ...]]:
-    """Only the chains that know where stations are."""
+    """The chains that know where stations are, alone."""
     maps: dict[str, tuple[str, ...]] = {}
     for direction in spec.directions:
         maps |= _DirectionWriter(spec, direction, version).map_chain(stations)
@@ -133,7 +133,7 @@ def _hooks(spec: FilterSpec) -> Iterator[tuple[str, str]]:
 
 
 def _forward_rules(spec: FilterSpec) -> Iterator[str]:
-    """Bridged frames end here, whatever the host's FORWARD has for routed ones (Docker's policy is DROP)."""
+    """Accept bridged frames here, whatever FORWARD has for routed ones (Docker's policy is DROP)."""
     bridged = "-m physdev --physdev-is-bridged"
     if Direction.IN in spec.directions:
         yield f"-m physdev --physdev-in {spec.tap} -j {chain_name(spec.segment, 'in')}"
@@ -195,7 +195,7 @@ class _DirectionWriter:
         yield f"-g {self._name('map' if self.followed else '0')}"
 
     def _peer_chains(self, name: str, peer: str) -> dict[str, tuple[str, ...]]:
-        """The rules for frames whose other end is behind `peer` (empty: behind none that a rule names)."""
+        """The rules for frames whose other end is behind `peer`. Empty stands for everybody whom no rule names."""
         config, chains = self.spec.config, {}
         rules = [line for rule in rules_of(config.rules, self.direction) for line in self._lines(rule, peer)]
         for groups, macs in group_sets(config.security_groups).items():
@@ -212,7 +212,7 @@ class _DirectionWriter:
         yield from _verdicts("", groups_default(groups, self.direction), groups_label(groups))
 
     def _lines(self, rule: FilterRule, peer: str) -> Iterator[str]:
-        """One rule of peers.toml; none when it does not apply to `peer`, to this host or to this family."""
+        """One rule of peers.toml; nothing if it does not apply to `peer`, to this host or to this family."""
         ends = product(
             self._alternatives(remote_end(rule), peer, remote=True),
             self._alternatives(local_end(rule), self.spec.own, remote=False),
@@ -225,7 +225,7 @@ class _DirectionWriter:
                 yield from _verdicts(match, rule.action, rule.label, self._log_prefix(rule))
 
     def _alternatives(self, subjects: Subjects | None, peer: str, *, remote: bool) -> list[str]:
-        """Matches of which one must hold; an empty one always does."""
+        """Matches, one of which must hold. An empty match always holds."""
         if subjects is None or peer in subjects.peers:
             return [""]
         flag = "-s" if remote == self.inward else "-d"
@@ -244,7 +244,7 @@ class _DirectionWriter:
         return [" ".join(filter(None, (f"-p {number}", *pair))) for pair in pairs]
 
     def _rate_match(self, rule: FilterRule) -> str:
-        """One bucket for a rule in however many chains it stands: hashlimit shares by name, and the name holds the rate."""
+        """All chains that have a rule share one bucket of it: hashlimit shares by name, and the name contains the rate."""
         rate = rule.rate
         if rate is None:
             return ""
@@ -259,7 +259,7 @@ class _DirectionWriter:
 
 
 def _verdicts(match: str, action: Action, label: str, log_prefix: str = "") -> Iterator[str]:
-    """The rule with its target; a TCP connection is refused by RST, all else by ICMP."""
+    """The rule with its target. `reject` answers TCP by RST, and everything else by ICMP."""
     start = f"{match} {_comment(label)}".strip()
     match action:
         case Action.ACCEPT:
@@ -280,7 +280,7 @@ def _comment(label: str) -> str:
 
 
 def _port_matches(option: str, ranges: tuple[PortRange, ...]) -> list[str]:
-    """As few multiport matches as hold all ranges."""
+    """The fewest multiport matches that cover all ranges."""
     matches: list[str] = []
     words: list[str] = []
     room = PORTS_PER_RULE
@@ -331,7 +331,7 @@ class Saved:
     hooks: tuple[tuple[str, str], ...]
     """Rules in others' chains that lead to ours: (chain, rule as printed)."""
     first: Mapping[str, str]
-    """The first rule of each built-in chain, other segments' hooks apart."""
+    """The first rule of each built-in chain that is no hook of another segment."""
     rule_counts: Mapping[str, int]
     """By chain of ours."""
     counters: Mapping[str, tuple[int, int]]
@@ -371,7 +371,7 @@ def parse_saved(text: str, segment: str) -> Saved:
 
 
 def _label_in(chain: str, rule: str) -> str:
-    """The direction and what `_comment` wrote, of a rule that is no step from chain to chain."""
+    """The direction and what `_comment` wrote; for a rule that is no step from chain to chain."""
     found = re.search(r'--comment (?:"([^"]*)"|(\S+))', rule)
     if not found or " -g " in f" {rule}":
         return ""
@@ -379,7 +379,8 @@ def _label_in(chain: str, rule: str) -> str:
 
 
 def install_text(rules: Ruleset, saved: Saved) -> str:
-    """All of ours as it shall be, whatever is there now; hooks first in their chains. One transaction."""
+    """A text that makes all of ours as it should be, whatever is there now, in one transaction. Hooks come first in their
+    chains."""
     lines = ["*filter", *(f":{chain} - [0:0]" for chain in rules.chains)]
     stale = [chain for chain in saved.chains if chain not in rules.chains]
     lines += [f"-D {chain} {rule}" for chain, rule in saved.hooks]
@@ -390,14 +391,14 @@ def install_text(rules: Ruleset, saved: Saved) -> str:
 
 
 def maps_text(maps: Mapping[str, tuple[str, ...]]) -> str:
-    """Only these chains, anew."""
+    """A text that rewrites these chains alone."""
     lines = ["*filter", *(f":{chain} - [0:0]" for chain in maps)]
     lines += [f"-A {chain} {rule}" for chain, body in maps.items() for rule in body]
     return "\n".join([*lines, "COMMIT", ""])
 
 
 def removal_text(saved: Saved) -> str:
-    """Nothing of ours any more; empty when there is nothing."""
+    """A text that removes everything of ours; empty if there is nothing."""
     if not saved.chains and not saved.hooks:
         return ""
     lines = ["*filter", *(f"-D {chain} {rule}" for chain, rule in saved.hooks)]
@@ -406,7 +407,7 @@ def removal_text(saved: Saved) -> str:
 
 
 def missing(rules: Ruleset, saved: Saved) -> list[str]:
-    """What is not as `install_text` left it, in words."""
+    """What is no longer as `install_text` made it, in words."""
     found = []
     for chain, rule in rules.hooks:
         target = rule.rpartition(" ")[2]

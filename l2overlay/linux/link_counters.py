@@ -1,7 +1,7 @@
 """What the kernel counts of one link, by one rtnetlink message (`struct rtnl_link_stats64` of linux/if_link.h).
 
-Of a TAP the directions are those of the kernel: what it sends, the node reads. What it drops on the way to the node had no
-room in the queue of the TAP; what it drops on the way from the node, the bridge never saw.
+The directions of a TAP are those of the kernel: it sends what the node reads. What it drops on the way to the node had no
+room in the queue of the TAP. What it drops on the way from the node never reached the bridge.
 """
 
 import struct
@@ -17,7 +17,7 @@ _STATS = struct.Struct(
 
 @dataclass(frozen=True, slots=True)
 class LinkCounters:
-    """Frames that came to nothing, since the link was made."""
+    """Frames that the kernel dropped since the link was made."""
 
     index: int
     rx_dropped: int
@@ -26,7 +26,7 @@ class LinkCounters:
 
 
 def read_link_counters(link: str) -> LinkCounters | None:
-    """Of the link with this name; None when there is none, or it cannot be asked for."""
+    """The counters of the link with this name; None if there is none, or the kernel does not answer."""
     try:
         return _parse(rtnetlink.ask_link(link))
     except OSError:

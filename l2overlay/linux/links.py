@@ -1,10 +1,10 @@
-"""The link watch: what changes on the host while a node runs, told by the kernel as it happens.
+"""The link watch: the kernel tells what changes on the host while a node runs.
 
-A TAP or bridge that is deleted, a port that is taken out of its bridge, an address or route of the underlay: rtnetlink
-multicasts them all (rtnetlink(7)). The kernel repeats itself (a wireless link tells its news every second, IPv6 every
-advertised lifetime), so the watch keeps what it knows of links and addresses and tells only what differs.
+rtnetlink(7) multicasts a TAP or bridge that is deleted, a port that leaves its bridge, an address or route of the
+underlay. The kernel repeats itself (a wireless link every second, IPv6 with every advertised lifetime). So the watch
+remembers links and addresses, and tells only what differs.
 
-Order: bind to the groups, then ask for the present state; what changes in between is told after it.
+Order: bind to the groups, then ask for the present state. So nothing that changes in between is lost.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ RTM_F_CLONED = 0x200
 
 READ_SIZE = 65_536
 READS_PER_CALL = 256
-"""A host with a full BGP table may never run dry; the caller comes again."""
+"""With a full BGP table the socket may never be empty; the caller comes again."""
 
 
 class ChangeKind(StrEnum):
@@ -58,7 +58,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """One change. `link` is empty for LOST, and for a route that has no single link."""
+    """One change. `link` is empty for LOST, and for a route without a single link."""
 
     kind: ChangeKind
     link: str = ""
@@ -74,7 +74,7 @@ class _Link(NamedTuple):
 
 
 class LinkWatch:
-    """A netlink socket to wait on, and what it has told so far. Non-blocking; close it when done."""
+    """A netlink socket to wait on, and what it has told so far. It does not block. Close it when done."""
 
     def __init__(self) -> None:
         self._links: dict[int, _Link] = {}

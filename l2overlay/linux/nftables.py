@@ -1,8 +1,8 @@
 """Base chains and tables of nftables, as far as iptables-nft leaves them behind.
 
 The nf_tables variant of iptables makes the table `filter` and its base chains when it first needs them, and never removes
-them: an empty table would stay after us. We look before we come (`filter_chains`), and after us remove what was not there
-and is empty still (`remove_empty`): NLM_F_NONREC lets the kernel refuse when somebody else uses it by now.
+them: an empty table would stay behind. So a node looks before its first rule (`filter_chains`), and at the end removes what
+was not there and is still empty (`remove_empty`). NLM_F_NONREC lets the kernel refuse if somebody else uses it by now.
 
     nfnetlink (linux/netfilter/nfnetlink.h)    struct nfgenmsg  family u8 | version u8 | resource u16 (big-endian)
     a change stands between BATCH_BEGIN and BATCH_END, and happens as a whole or not at all
@@ -44,7 +44,7 @@ def filter_chains(version: int) -> frozenset[str] | None:
 
 
 def remove_empty(version: int, chains: Sequence[str], *, table: bool) -> bool:
-    """Remove these chains, and the table, if all of them are empty; says whether that was so."""
+    """Remove these chains, and the table, if all of them are empty. Returns whether they were."""
     name = _attribute(NFTA_CHAIN_TABLE, TABLE)
     changes = [(NFT_MSG_DELCHAIN, name + _attribute(NFTA_CHAIN_NAME, chain)) for chain in chains]
     if table:
@@ -53,7 +53,7 @@ def remove_empty(version: int, chains: Sequence[str], *, table: bool) -> bool:
 
 
 def _dump(question: int, version: int) -> list[dict[int, bytes]]:
-    """The attributes of each object; none where the kernel has no nf_tables."""
+    """Yield the attributes of each object; none if the kernel has no nf_tables."""
     kind = NFNL_SUBSYS_NFTABLES << 8 | question
     found: list[dict[int, bytes]] = []
     with _socket() as netlink:

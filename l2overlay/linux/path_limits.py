@@ -28,7 +28,7 @@ class PathLimits:
         return limit
 
     def forget(self) -> None:
-        """A link or route changed: ask the kernel again."""
+        """Ask the kernel again: a link or route changed."""
         self._limits.clear()
 
 

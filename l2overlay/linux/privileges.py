@@ -1,7 +1,7 @@
-"""Which capabilities (capabilities(7)) this process has, and what a person can do who lacks one.
+"""Which capabilities (capabilities(7)) this process has, and what a person can do about a missing one.
 
-EPERM and EACCES have three causes that ask for three different things: an ordinary user, a root that was given less than
-root usually has (a container, a service), and a kernel that refuses for another reason.
+EPERM and EACCES have three causes with three different remedies: an ordinary user, a root with fewer capabilities than
+usual (a container, a service), and a kernel that refuses for another reason.
 """
 
 import os
@@ -19,7 +19,7 @@ def has_capability(name: str) -> bool:
 
 
 def remedy(name: str, command: str = "l2overlay ...") -> str:
-    """What to do about a refusal for want of the capability `name`, as the end of a sentence."""
+    """What to do about a refusal that may come from a missing capability, as the end of a sentence."""
     if has_capability(name):
         return (
             f"this process has {name}, so something else forbids it: a device that the container may not use, "

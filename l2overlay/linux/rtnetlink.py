@@ -40,11 +40,11 @@ RTN_LOCAL = 2
 SIOCGIFMTU = 0x8921
 ANSWER_SIZE = 65_536
 ANSWER_TIMEOUT = 2.0
-"""Seconds; the kernel answers before `send` returns, so this ends only what would never end."""
+"""Seconds. The kernel answers before `send` returns, so this ends only what would never end."""
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and body of every message in what one recv gave."""
+    """Yield type and body of every message that one recv gave."""
     while len(data) >= NLMSGHDR.size:
         length, kind, _, _, _ = NLMSGHDR.unpack_from(data)
         if length < NLMSGHDR.size:
@@ -54,7 +54,7 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """Attributes by type (the flag bits cut off); of a type that repeats, the last."""
+    """Attributes by type, without its flag bits. If a type repeats, the last one counts."""
     found = {}
     while len(data) >= RTATTR.size:
         length, kind = RTATTR.unpack_from(data)
@@ -71,7 +71,7 @@ def read_u32(value: bytes | None) -> int:
 
 
 def route_link(host: str, scope: int = 0) -> int | None:
-    """The index of the link that a datagram to the numeric address leaves by; None when there is no route."""
+    """The index of the link by which a datagram to the numeric address leaves; None without a route."""
     with _asked(RTM_GETROUTE, NLM_F_REQUEST, _route_question(host, scope)) as netlink:
         answer = netlink.recv(ANSWER_SIZE)
     for kind, route in messages(answer):
@@ -81,7 +81,7 @@ def route_link(host: str, scope: int = 0) -> int | None:
 
 
 class Sources:
-    """Asks about our own addresses, of the network namespace in which it was opened; about 8 us a question."""
+    """Asks about the addresses of the network namespace in which it was made. A question takes about 8 us."""
 
     def __init__(self) -> None:
         self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -114,7 +114,7 @@ class Sources:
 
 
 def next_hop(host: str, scope: int = 0) -> tuple[int, str]:
-    """The link by which a datagram to `host` leaves, and whom it is handed to there. Raises OSError without a route."""
+    """The link by which a datagram to `host` leaves, and the next hop there. Raises OSError without a route."""
     with _asked(RTM_GETROUTE, NLM_F_REQUEST, _route_question(host, scope)) as netlink:
         answer = netlink.recv(ANSWER_SIZE)
     for kind, route in messages(answer):
@@ -156,13 +156,13 @@ def _host_of(address: bytes) -> str:
 
 
 def dump(question: int, family: int = socket.AF_UNSPEC) -> Iterator[bytes]:
-    """What one recv gave, again and again: the whole answer to RTM_GETLINK, RTM_GETADDR or RTM_GETNEIGH."""
+    """Yield the whole answer to RTM_GETLINK, RTM_GETADDR or RTM_GETNEIGH, as recv gives it."""
     with open_netlink() as netlink:
         yield from dump_by(netlink, question, family)
 
 
 def dump_by(netlink: socket.socket, question: int, family: int = socket.AF_UNSPEC) -> Iterator[bytes]:
-    """The same by a socket of `open_netlink` that is open already, for who must not need a new descriptor."""
+    """The same by a socket that `open_netlink` opened before, so that no new descriptor is needed."""
     _drop_rest(netlink)
     body = IFINFOMSG.pack(family, 0, 0, 0, 0)
     netlink.send(_request(question, NLM_F_REQUEST | NLM_F_DUMP, body))
@@ -181,7 +181,7 @@ def ask_link(link: str) -> bytes:
 
 
 def _drop_rest(netlink: socket.socket) -> None:
-    """Of an answer that was given up."""
+    """Read what is left of an answer that was given up."""
     netlink.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while netlink.recv(ANSWER_SIZE):
@@ -190,7 +190,7 @@ def _drop_rest(netlink: socket.socket) -> None:
 
 
 def open_netlink() -> socket.socket:
-    """To ask by, question after question. Raises OSError."""
+    """A socket for one question after another. Raises OSError."""
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     netlink.settimeout(ANSWER_TIMEOUT)
     return netlink

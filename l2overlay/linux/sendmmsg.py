@@ -1,7 +1,7 @@
 """sendmmsg(2): many datagrams, each to an address of its own, in one system call.
 
-What a broadcast becomes: the same frame sealed for each of 100 peers. Python has no name for this call; ctypes reaches
-it, and trio has loaded ctypes anyway.
+A broadcast becomes that: the same frame, sealed for each of 100 peers. Python does not have this call; ctypes does, and
+trio has loaded ctypes anyway.
 
     man 2 sendmmsg; struct msghdr: man 2 recvmsg, <bits/socket.h>; struct mmsghdr: <sys/socket.h>;
     struct iovec: man 3type iovec; struct sockaddr_in: man 7 ip; struct sockaddr_in6: man 7 ipv6.
@@ -19,7 +19,7 @@ from itertools import accumulate
 from typing import Any, Literal
 
 MAX_MESSAGES = 64
-"""Of one call: 7 KiB of headers, and a copy of at most 92 KiB of datagrams at 1472 bytes."""
+"""In one call. That is 7 KiB of headers, and a copy of at most 92 KiB at 1472 bytes a datagram."""
 
 NAME_SIZES = {socket.AF_INET: 16, socket.AF_INET6: 28}
 """sizeof(struct sockaddr_in), sizeof(struct sockaddr_in6)."""
@@ -122,7 +122,7 @@ class MessageBatch:
 
 
 def batch_for(bound: socket.socket) -> MessageBatch | None:
-    """None where libc or the kernel has no sendmmsg, or a filter of system calls forbids it."""
+    """A batch for this socket; None if libc or the kernel has no sendmmsg, or a filter of system calls forbids it."""
     if _sendmmsg is None or _sendmmsg(bound.fileno(), None, 0, 0) != 0:
         return None
     return MessageBatch(bound.family)
@@ -137,5 +137,5 @@ def pack_name(family: int, sockaddr: tuple[Any, ...]) -> bytes:
 
 
 def refused_name(family: int) -> bytes:
-    """Stands for a name that cannot be packed: of no family, so the kernel stops there."""
+    """A name of no family, in place of one that cannot be packed. The kernel stops there."""
     return b"\xff" * NAME_SIZES[socket.AddressFamily(family)]

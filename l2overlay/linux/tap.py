@@ -4,8 +4,8 @@ Linux Documentation/networking/tuntap.rst; `struct virtio_net_hdr` is in the vir
 Every read and write carries one frame behind the 10-byte header, little-endian on every machine. With offload
 the kernel hands over super-frames: TCP or UDP up to 64 KiB with checksum and segmentation still to do.
 
-Order: open /dev/net/tun, TUNSETIFF (makes or joins the device), header length and byte order, offloads. The device
-of ours is not persistent: it goes with the descriptor, whatever ends the process.
+Order: open /dev/net/tun, TUNSETIFF (makes or joins the device), header length and byte order, offloads. Our
+device is not persistent: it goes with the descriptor, whatever ends the process.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ OFFLOAD_CHOICES = (
     ("csum", "tso4", "tso6"),
     ("csum",),
 )
-"""What is asked for, best first: the kernel takes a set as a whole or not at all."""
+"""The sets that are tried, best first. The kernel takes a set as a whole or not at all."""
 
 READ_SIZE = 65_600
 """The longest a TAP can give is 10 + 65 535 + a VLAN tag; below 128 KiB malloc serves it without mmap."""
 
 FEW_PIECES = 5
-"""Of a super-frame: its headers and what three trains carried of it, or four."""
+"""A super-frame of so few pieces is gathered: its headers, and what three or four trains carried of it."""
 
 _IFREQ = struct.Struct("16sH22x")
 _DRAINED = (errno.EAGAIN, errno.EIO)  # EIO: the TAP is down, nothing waits there
@@ -63,7 +63,7 @@ class LinuxTap:
         self._fd = fd
         self.name = name
         self.offloads = offloads
-        """What the kernel leaves to us, by name: keys of OFFLOAD_BITS; empty without offload."""
+        """What the kernel leaves to us: keys of OFFLOAD_BITS. Empty without offload."""
 
     @classmethod
     def open(cls, name: str, *, offload: bool) -> Self:
@@ -91,7 +91,7 @@ class LinuxTap:
             os.close(fd)
 
     def receive_frames(self, limit: int) -> list[TapFrame]:
-        """At most `limit` frames that wait now. Raises OSError when the device is gone; down reads as drained.
+        """Return the frames that wait now, at most `limit`. None wait in a TAP that is down. Raises OSError if it is gone.
 
         os.read and no reused buffer, measured on a real TAP, microseconds a frame of 74 / 1524 / 64 064 bytes:
         os.read 0.90 / 0.95 / 5.1; readv into one bytearray and a slice of it 1.00 / 1.16 / 6.9; with bytes() of
@@ -109,7 +109,7 @@ class LinuxTap:
         return frames
 
     def deliver_frames(self, frames: Sequence[Gather]) -> dict[DropReason, int]:
-        """Write every frame, in order; returns what the kernel refused. Raises OSError when the device is gone.
+        """Write every frame, in order. Returns what the kernel refused. Raises OSError if the device is gone.
 
         Many pieces are joined and few are gathered, measured on a real TAP, microseconds a super-frame in 1 + 44 / 1 + 3
         pieces: join and os.write 5.9 / 5.4, os.writev 6.7 / 4.1.
@@ -139,7 +139,7 @@ def check_privileges() -> None:
 
 
 def open_tun_device() -> int:
-    """A descriptor of /dev/net/tun, not yet any device. Raises HostSetupError or HostPermissionError with the remedy."""
+    """Open /dev/net/tun; the descriptor has no device yet. Raises HostSetupError or HostPermissionError with the remedy."""
     try:
         return os.open(TUN_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -177,7 +177,7 @@ def _attach_error(name: str, error: OSError) -> HostSetupError:
 
 
 def _set_offloads(fd: int, choices: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The best set that the kernel takes; none is set explicitly too, because a persistent TAP remembers."""
+    """Set the best set that the kernel takes. No offload is set explicitly too, because a persistent TAP remembers."""
     for offloads in (*choices, ()):
         with contextlib.suppress(OSError):
             fcntl.ioctl(fd, TUNSETOFFLOAD, sum(OFFLOAD_BITS[o] for o in offloads))
@@ -186,7 +186,7 @@ def _set_offloads(fd: int, choices: Sequence[tuple[str, ...]]) -> tuple[str, ...
 
 
 def _refusal(error: OSError) -> DropReason:
-    """Why one frame was not taken; raises the error again when it means that no frame ever will be."""
+    """Why the kernel did not take one frame. Raises the error again if the device is gone."""
     if error.errno in _GONE:
         raise error
     return DropReason.TAP_FULL if error.errno in _FULL else DropReason.TAP_REFUSED

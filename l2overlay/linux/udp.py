@@ -40,14 +40,14 @@ from l2overlay.linux.udp_socket import (
 from l2overlay.seams import MAX_BURST_DATAGRAMS, MAX_BURST_LEN, Burst, Doorman, burst_limit
 
 FEW_BUFFERS = 4
-"""Longer lists are joined: see `_send_each`."""
+"""Lists with more buffers are joined: see `_send_each`."""
 READ_SIZE = 65_536
 PACKET_INFO_SIZE = 20
 """struct in6_pktinfo; struct in_pktinfo has 12."""
 ANCILLARY_SIZE = 2 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(PACKET_INFO_SIZE)
 REMEMBERED_TYPES = (bytes([DATA_TYPE]), bytes([TRAIN_TYPE]))
 BATCH_FROM = 12
-"""Fewer datagrams leave one by one: filling in the headers pays from about eight on (see `send_bursts`)."""
+"""Fewer datagrams leave one by one. sendmmsg pays from about eight datagrams on (see `send_bursts`)."""
 
 _U16 = struct.Struct("=H")
 _INT = struct.Struct("=i")
@@ -61,7 +61,7 @@ class LinuxUdp:
     """
 
     def __init__(self, bound: socket.socket, *, gso: bool = True, gro: bool = True) -> None:
-        """Take over a bound UDP socket. `gso` and `gro` are used where the kernel has them, left alone when false."""
+        """Take over a bound UDP socket. `gso` and `gro` allow what the kernel may have; False leaves it off."""
         self._socket = bound
         bound.setblocking(False)
         never_fragment(bound)
@@ -70,7 +70,7 @@ class LinuxUdp:
         self.gro = gro and supports(bound, SOL_UDP, UDP_GRO, 1)
         supports(bound, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.overflow_count = 0
-        """What the socket had no room for, as the kernel counted before the last burst that was received."""
+        """How many datagrams the socket had no room for. The kernel tells this with each burst that is received."""
         self._book = book = AddressBook(bound.family, tells_local=tell_local(bound))
         self._targets, self._addresses, self._names = book.targets, book.addresses, book.names
         self._path_limits = PathLimits()
@@ -80,7 +80,7 @@ class LinuxUdp:
 
     @classmethod
     def open(cls, port: int, host: str = "", *, gso: bool = True, gro: bool = True) -> Self:
-        """Bind `port` for IPv4 and IPv6 (IPv4 alone where the kernel has no IPv6), or of the address `host` alone.
+        """Bind `port` for IPv4 and IPv6 (IPv4 alone where the kernel has no IPv6), or for the address `host` alone.
 
         Raises HostSetupError.
         """
@@ -88,12 +88,12 @@ class LinuxUdp:
 
     @classmethod
     def open_loopback(cls) -> Self:
-        """One at a free port of 127.0.0.1, which only this host reaches. Raises HostSetupError."""
+        """Bind a free port of 127.0.0.1, which only this host reaches. Raises HostSetupError."""
         return cls(bind(0, LOOPBACK))
 
     @property
     def port(self) -> int:
-        """The port that is bound: of use when 0 was asked for."""
+        """The port that is bound, also if 0 was asked for."""
         return int(self._socket.getsockname()[1])
 
     def fileno(self) -> int:
@@ -107,7 +107,7 @@ class LinuxUdp:
         self._book.close()
 
     def receive_bursts(self, limit: int) -> list[Burst]:
-        """At most `limit` bursts that wait now; fewer when drained. An empty datagram comes as a burst of b"".
+        """Return the bursts that wait now, at most `limit`. An empty datagram comes as a burst of b"".
 
         recvmsg and no reused buffer, measured on loopback, microseconds a call for 100 bytes / 44 x 1450 bytes, the
         best of 100 rounds: recvmsg 1.60 / 4.4; recvmsg_into one bytearray and bytes() of its slice 1.83 / 5.9.
@@ -163,9 +163,9 @@ class LinuxUdp:
         return self._strangers.receive(limit, self.doorman)
 
     def send_bursts(self, bursts: Sequence[Burst]) -> tuple[int, dict[DropReason, int]]:
-        """Send in order; returns how many bursts are done, and the datagrams refused by reason.
+        """Send in order. Returns how many bursts are done, and how many datagrams were refused, by reason.
 
-        A burst that the full socket took in part is not done, and keeps in `buffers` what is left of it.
+        If the full socket took a burst in part, the burst is not done, and its `buffers` keep what is left of it.
 
         Bursts of one datagram that follow each other, as a broadcast to many peers makes them, cross into the kernel
         together. Microseconds a datagram of 96 bytes to 4 / 8 / 12 / 16 / 64 peers, `python -m tests.bench.flood`:
@@ -190,7 +190,7 @@ class LinuxUdp:
         return done, refused
 
     def _send_each(self, bursts: Sequence[Burst], refused: dict[DropReason, int]) -> int:
-        """One system call a burst; returns how many are done.
+        """Make one system call for each burst. Returns how many are done.
 
         Many short buffers are joined, measured on loopback, microseconds a send of 44 x 1450 / 64 x 150 / 2 x 1450 bytes:
         joined 8.1 / 5.5 / 4.6, the list as it is 8.6 / 7.6 / 4.4. For one datagram sendto 3.45, sendmsg 3.65. A few long
@@ -222,7 +222,7 @@ class LinuxUdp:
         return len(bursts)
 
     def _batch_from(self, bursts: Sequence[Burst], start: int) -> tuple[list[bytes], list[bytes]]:
-        """Names and datagrams of the bursts from `start` on, up to one that is more than one datagram."""
+        """Names and datagrams of the bursts from `start` on, up to the first that is more than one datagram."""
         names, datagrams, known = list[bytes](), list[bytes](), self._names
         for burst in bursts[start : start + MAX_MESSAGES]:
             buffers, size = burst.buffers, burst.datagram_size
@@ -240,10 +240,11 @@ class LinuxUdp:
     def _send_together(
         self, run: Sequence[Burst], names: list[bytes], datagrams: list[bytes], refused: dict[DropReason, int]
     ) -> int:
-        """What `_batch_from` found in one system call; returns how many bursts are done.
+        """Send what `_batch_from` found by one system call. Returns how many bursts are done.
 
-        What stops it, a full socket too, is sent again alone: so every error means what it means there. So are some
-        behind it, for refusals come in a row: where no route is left a call for each would double what 100 cost.
+        The datagram that stops the call is sent again alone, also if the socket was full, so that every error means the
+        same as there. So are some behind it, because refusals come in a row: without a route, one more sendmmsg for
+        each would double the cost of a hundred.
         """
         assert self._batch is not None
         return self._batch.send(
@@ -258,19 +259,19 @@ class LinuxUdp:
         return self._path_limits.limit(address.host)
 
     def forget_paths(self) -> None:
-        """A link or route changed: ask the kernel again for every path limit."""
+        """Forget what depends on links and routes; the kernel is asked again."""
         self._path_limits.forget()
         self.forget_addresses()
 
     def shut_hosts(self, hosts: frozenset[str]) -> None:
-        """Send nothing to these: what leaves for them would come back by our own TAP."""
+        """Send nothing to these hosts, because it would come back by our own TAP."""
         self._book.shut(hosts)
 
     def shield(self, known: Iterable[Address] | None) -> bool:
-        """Let the kernel drop most DATA that comes from none of these addresses, and keep all else that comes from others
-        for `receive_strangers`; None: let everything pass again.
+        """Let the kernel drop most DATA that comes from other addresses than these, and keep everything else from other
+        addresses for `receive_strangers`. None lets everything pass again.
 
-        Returns whether a filter is on: not when the kernel refuses it, nor when a peer would find no place in it.
+        Returns whether a filter is on. It is not if the kernel refuses it, or if the addresses do not fit into it.
         """
         addresses = frozenset(known) if known is not None else None
         code = shield.program(addresses) if addresses is not None else None
@@ -294,28 +295,28 @@ class LinuxUdp:
             self._strangers = None
 
     def forget_addresses(self) -> None:
-        """A link, address or route changed: ask again which address is preferred, and what a scope is called."""
+        """Forget the names of addresses: which one is preferred and what a scope is called may have changed."""
         self._book.forget()
 
     def _send_refused(
         self, burst: Burst, data: bytes | bytearray, code: int | None, refused: dict[DropReason, int]
     ) -> bool:
-        """A burst was refused as a whole: try its parts where that can help, else count it. False: the socket is full."""
+        """Try the parts of a burst that was refused as a whole, or count it. Returns False if the socket is full."""
         count = max(1, -(-len(data) // burst.datagram_size))
         if burst.address.local and code in SOURCE_ERRORS and self._book.lets_kernel_choose(burst.address):
             return self._send_parts(burst, data, refused)
-        # ECONNREFUSED is the ICMP answer to an earlier datagram, this one was not even tried.
+        # ECONNREFUSED is the ICMP answer to an earlier datagram. This one was not tried.
         if code == errno.ECONNREFUSED or (count > 1 and code in BURST_ERRORS):
             return self._send_parts(burst, data, refused)
         count_refused(refused, code, count)
         return True
 
     def _send_parts(self, burst: Burst, data: bytes | bytearray, refused: dict[DropReason, int]) -> bool:
-        """Send a burst in pieces that the kernel takes: as large as UDP_SEGMENT allows, then, when one is refused, one
-        datagram each. False when the socket is full; what is left stays in the burst.
+        """Send a burst in pieces that the kernel takes: as large as UDP_SEGMENT allows, and once one is refused, one
+        datagram each. Returns False if the socket is full; what is left stays in the burst.
 
-        A link that cannot do GSO says EINVAL or EIO; older kernels say EINVAL too when the datagrams are longer than
-        the link's MTU. Only what then passes one by one, and was not too long, tells them apart.
+        A link that cannot do GSO says EINVAL or EIO, but older kernels also say EINVAL for datagrams longer than the
+        link's MTU. It was the link if the same datagrams then pass one by one, and none is too long.
         """
         target, size, view = self._targets[burst.address], burst.datagram_size, memoryview(data)
         step = size * max(1, burst_limit(size)) if self.gso else size
@@ -339,7 +340,7 @@ class LinuxUdp:
         return True
 
     def _send_part(self, part: memoryview, size: int, target: Target) -> int:
-        """One send; returns its errno, 0 when it went."""
+        """Send once. Returns the errno, or 0."""
         sockaddr, source = target
         ancillary = [(SOL_UDP, UDP_SEGMENT, _U16.pack(size)), *source] if len(part) > size else source
         code = 0

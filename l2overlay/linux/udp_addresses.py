@@ -33,8 +33,10 @@ Target = tuple[tuple[Any, ...], Ancillary]
 
 
 class AddressBook:
-    """The names of one socket. `LinuxUdp` looks in the three dictionaries itself, and calls a method for what is not there:
-    so they are emptied and never replaced."""
+    """The names that one socket has for addresses.
+
+    `LinuxUdp` holds the three dictionaries and looks into them itself; it calls a method only for what is not there. So they
+    are emptied, and never replaced."""
 
     def __init__(self, family: int, *, tells_local: bool) -> None:
         """`tells_local`: the socket tells with each datagram which of our addresses was called, and can send from it."""
@@ -52,19 +54,19 @@ class AddressBook:
         self._sources.close()
 
     def forget(self) -> None:
-        """A link, address or route changed: ask again which address is preferred, and what a scope is called."""
+        """Forget all names: which address is preferred and what a scope is called may have changed."""
         self.targets.clear()
         self.names.clear()
         self.addresses.clear()
 
     def shut(self, hosts: frozenset[str]) -> None:
-        """Send nothing to these: what leaves for them would come back by our own TAP."""
+        """Send nothing to these hosts, because it would come back by our own TAP."""
         if hosts != self._shut:
             self._shut = hosts
             self.forget()
 
     def target_of(self, address: Address) -> Target:
-        """How to send to `address`. Raises OSError when it cannot be reached from here."""
+        """Find out how to send to `address`. Raises OSError if it cannot be reached from here."""
         if address.host in self._shut:
             raise OSError(errno.ELOOP, "it would come back by the TAP")
         source = [self._packet_info(address.local)] if address.local and self._tells_local else []
@@ -75,7 +77,7 @@ class AddressBook:
         return target
 
     def _packet_info(self, local: str) -> tuple[int, int, bytes]:
-        """The ancillary message that makes a datagram leave from `local`; the link is still the route's."""
+        """The ancillary message that makes a datagram leave from `local`. The route still chooses the link."""
         if self._family == socket.AF_INET:
             info = _IN_PKTINFO.pack(0, socket.inet_pton(socket.AF_INET, local), bytes(4))
             return socket.IPPROTO_IP, IP_PKTINFO, info
@@ -87,7 +89,7 @@ class AddressBook:
         )
 
     def lets_kernel_choose(self, address: Address) -> bool:
-        """Whether our own address in `address` is gone, and what is sent there leaves from another from now on."""
+        """Let the kernel choose the local address if the one in `address` is gone. Returns whether it is."""
         if not self.targets[address][1] or self._is_ours(address):
             return False
         self.targets[address] = self.targets[address][0], []
@@ -112,7 +114,7 @@ class AddressBook:
         return sockaddr
 
     def name_of(self, address: Address) -> bytes:
-        """`sockaddr_of` as the kernel's struct; where that raises, one that the kernel refuses."""
+        """`sockaddr_of` as the kernel's struct. If that raises, a name that the kernel refuses."""
         family = self._family
         try:
             name = pack_name(family, (self.targets.get(address) or self.target_of(address))[0])
@@ -124,7 +126,7 @@ class AddressBook:
         return name
 
     def address_of(self, sockaddr: tuple[Any, ...], called: bytes) -> Address:
-        """The canonical name of whom a datagram came from; `called` is the kernel's word about where it arrived."""
+        """The sender of a datagram by its canonical name. `called`: the kernel's message about where it arrived."""
         address = canonical_address(sockaddr)
         if called:
             local, scope = _called_address(called), sockaddr[3] if len(sockaddr) > 3 else 0

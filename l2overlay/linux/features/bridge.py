@@ -25,7 +25,7 @@ ZERO_MAC = "00:00:00:00:00:00"
 
 @dataclass(frozen=True, slots=True)
 class CreateBridge(Change):
-    """A bridge of ours: STP off, forwarding at once, no snooping. Its alias and MAC tell later that it is ours."""
+    """Make a bridge without STP and snooping, which forwards at once. Its alias and MAC tell later that it is ours."""
 
     mac: str
     mtu: int
@@ -45,7 +45,7 @@ class CreateBridge(Change):
 
 @dataclass(frozen=True, slots=True)
 class RemoveBridge(Change):
-    """Remove a bridge if it still is the one that we made."""
+    """Remove a bridge if it is still the one that we made."""
 
     mac: str
     alias: str
@@ -99,7 +99,7 @@ class SetAlias(Change):
 
 @dataclass(frozen=True, slots=True)
 class KeepMac(Change):
-    """Set the MAC that an adopted bridge has: one without ports would take our TAP's, and be all zero after it left."""
+    """Set the MAC that an adopted bridge has already. Without ports it would take that of our TAP, and later be all zero."""
 
     mac: str
 
@@ -201,8 +201,8 @@ def _plan_adopted_bridge(spec: HostSpec, state: HostState, bridge: LinkState) ->
 
 
 def _plan_quiet_bridge(spec: HostSpec, state: HostState) -> list[Change]:
-    """A bridge of ours takes no router advertisement, or any guest of any site would route this host; and no link-local
-    address unless it has an IPv6 address to go with."""
+    """A bridge of ours ignores router advertisements, or any guest at any site could route this host. It has a link-local
+    address only if it has another IPv6 address too."""
     if not state.has_ipv6:
         return []
     speaks_ipv6 = any(a.version == 6 for a in spec.addresses)
@@ -215,7 +215,7 @@ def _plan_quiet_bridge(spec: HostSpec, state: HostState) -> list[Change]:
 
 
 def _takes_router_advertisements(bridge: str, sysctls: Mapping[str, str]) -> bool:
-    """accept_ra: 1 unless the host forwards, 2 always (ip-sysctl.rst)."""
+    """accept_ra = 1 takes them unless the host forwards, 2 always (ip-sysctl.rst)."""
     accepts = sysctls.get(_accept_ra(bridge), "0")
     return accepts == "2" or (accepts == "1" and sysctls.get(_forwarding(bridge)) == "0")
 
@@ -233,12 +233,13 @@ def _address_mode(link: str) -> str:
 
 
 def _create_bridge(ipr: "IPRoute", change: CreateBridge) -> None:
-    """Snooping is off: with a querier anywhere in the segment (any router guest), a snooping bridge keeps multicast from
-    ports whose reports it has not heard, and a peer that just came up has had no chance to be heard. Measured with a
-    querier on the bridge, frames that reached the TAP, of 50 to a solicited-node group: 0 with snooping, 50 without.
+    """Make the bridge with snooping off. With a querier anywhere in the segment (any router guest), a snooping bridge keeps
+    multicast from ports whose reports it has not heard, and those of a peer that just came up it cannot have heard.
+    Measured with a querier on the bridge: of 50 frames to a solicited-node group 0 reached the TAP with snooping, 50
+    without.
 
-    The kernel takes an MTU as meant, and not as following the ports, only when it is changed after creation: so it is
-    made with another one.
+    The MTU of a bridge follows its ports until somebody changes it. So the bridge is made with another one, which is
+    then changed.
     """
     ipr.link(
         "add",

@@ -22,7 +22,7 @@ _ABSENT = re.compile(r"[A-Za-z0-9:, ]{0,200}")
 
 @dataclass(frozen=True, slots=True)
 class SetBridgeFlag(Change):
-    """Let the frames of this one bridge meet iptables, or not: `nf_call_iptables` or `nf_call_ip6tables`."""
+    """Let the frames of this one bridge meet iptables or ip6tables, or not."""
 
     flag: str
     on: bool
@@ -54,11 +54,11 @@ class SetBridgeFlag(Change):
 
 @dataclass(frozen=True, slots=True)
 class RemoveFilter(Change):
-    """Take away the iptables chains of a segment (`linux/firewall.py`); the undo of what `Firewall.install` does."""
+    """Remove the iptables chains of a segment; the undo of what `Firewall.install` does."""
 
     segment: str
     absent: str
-    """What of iptables' tables was not there at first, as `firewall.absent_parts` has it."""
+    """What `firewall.absent_parts` said before the first rule."""
 
     @property
     def line(self) -> str:
