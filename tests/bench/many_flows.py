@@ -1,13 +1,15 @@
 """`python -m tests.bench.many_flows`: what many TCP flows at the same time carry, and how long an echo beside them takes.
 
 Each flow is an iperf3 client and server of its own, guest a to guest b, so that no sender's single thread is the limit. The
-contestants and the numbers of flows take turns, repeat by repeat. Beside the flows guest a pings guest b.
+contestants and the numbers of flows take turns, repeat by repeat. Beside the flows guest a pings guest b, or, with `--udp
+RATE`, sends so many 64-byte frames a second, which nothing clocks.
 
     ratio     of what it carries with the first number of flows
     CPU       share of a core that a node took, on average
     frame     bytes that the TAP gave in one read, on average: super-frames shrink when TCP finds the path slow
     lost      frames that the TAP's queue, the one between the guests and the node, had no room for
     retr.     segments that the guests sent again
+    UDP       frames a second that arrived, of those that were sent
 """
 
 import argparse
@@ -27,11 +29,12 @@ from l2overlay.testing.namespace import LabError
 from .contestants import Contestant, KernelVxlan, L2Overlay
 from .measures import running
 from .topology import GUEST_ADDRESS, Topology, wait_until
-from .traffic import Pinger, cpu_seconds, median, percentile
+from .traffic import FrameCounter, Pinger, cpu_seconds, median, packet_sender, percentile
 
 FLOWS = (1, 5, 20, 50)
 SECONDS = 4
 FIRST_PORT = 5301
+UDP_FRAME = 64
 WARM_UP = 1.0
 """Seconds: connecting and slow start are not measured."""
 CHOICE: dict[str, type[Contestant]] = {"l2overlay": L2Overlay, "vxlan": KernelVxlan}
@@ -48,6 +51,9 @@ class Carried:
     frame_len: float
     tap_lost: int
     retransmits: int
+    udp_sent: float
+    """Frames a second."""
+    udp_arrived: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for contestant in contestants:
                 with running(contestant, arguments.underlay) as topology:
                     for flows in arguments.flows:
-                        carried = carry(contestant, topology, flows, arguments.seconds)
+                        carried = carry(contestant, topology, flows, arguments.seconds, arguments.udp)
                         found.setdefault((contestant.name, flows), []).append(carried)
                         show(contestant.name, flows, [carried])
     print(f"\nmedians of {arguments.repeat}")
@@ -81,6 +87,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--flows", default=",".join(map(str, FLOWS)), help="default: %(default)s")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="a run (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--udp", type=int, default=0, help="frames a second beside the flows, not a ping")
     parser.add_argument("--underlay", choices=("offload", "plain"), default="offload")
     arguments = parser.parse_args(argv)
     arguments.flows = [int(part) for part in arguments.flows.split(",")]
@@ -102,8 +109,8 @@ def choose(names: Sequence[str], folder: Path) -> Iterator[Contestant]:
             yield contestant
 
 
-def carry(contestant: Contestant, topology: Topology, flows: int, seconds: int) -> Carried:
-    """So many flows for so long; what counts, and the pings, after the warm-up."""
+def carry(contestant: Contestant, topology: Topology, flows: int, seconds: int, udp: int) -> Carried:
+    """So many flows for so long; what counts, and the pings or frames beside them, after the warm-up."""
     guest_a, guest_b = topology.guests
     ports = [str(FIRST_PORT + number) for number in range(flows)]
     servers = [guest_b.popen(["iperf3", "-s", "-1", "-p", port], stdout=DEVNULL) for port in ports]
@@ -117,7 +124,9 @@ def carry(contestant: Contestant, topology: Topology, flows: int, seconds: int) 
     try:
         time.sleep(WARM_UP)
         before, began = counters(contestant, topology), time.monotonic()
-        pings = ping_beside(topology, seconds - WARM_UP)
+        lasting = seconds - WARM_UP
+        sent, arrived = send_beside(topology, udp, lasting) if udp else (0.0, 0.0)
+        pings = [] if udp else ping_beside(topology, lasting)
         after, lasted = counters(contestant, topology), time.monotonic() - began
         reports = [json.loads(client.communicate(timeout=seconds + 30)[0]) for client in clients]
     finally:
@@ -133,6 +142,8 @@ def carry(contestant: Contestant, topology: Topology, flows: int, seconds: int) 
         data / max(1, frames),
         int(lost),
         sum(one["sum_sent"].get("retransmits", 0) for one in ends),
+        sent,
+        arrived,
     )
 
 
@@ -148,6 +159,17 @@ def ping_beside(topology: Topology, seconds: float) -> list[float]:
     finally:
         pinger.close()
     return found
+
+
+def send_beside(topology: Topology, rate: int, seconds: float) -> tuple[float, float]:
+    """Send 64-byte frames while the flows run. Returns those that were sent and that arrived, a second."""
+    guest_a, guest_b = topology.guests
+    counter, sender = FrameCounter(guest_b), packet_sender(guest_a, UDP_FRAME)
+    try:
+        before, sent = counter.read(), sender.send(rate, seconds)
+        return sent.frames / sent.elapsed, (counter.read_settled() - before) / sent.elapsed
+    finally:
+        sender.close()
 
 
 def end(processes: Sequence[Popen[str]]) -> None:
@@ -184,7 +206,7 @@ def counters(contestant: Contestant, topology: Topology) -> tuple[float, ...]:
 TAP = f"tap-{L2Overlay.SEGMENT}"
 HEADING = (
     f"{'':14}{'flows':>6}{'Gbit/s':>8}{'ratio':>7}{'ping p50':>10}{'p99':>8}"
-    f"{'CPU':>6}{'frame':>8}{'lost':>8}{'retr.':>8}"
+    f"{'CPU':>6}{'frame':>8}{'lost':>8}{'retr.':>8}  UDP"
 )
 
 
@@ -193,11 +215,18 @@ def show(name: str, flows: int, runs: Sequence[Carried], first: Sequence[Carried
     rate = median([run.bits_per_second for run in runs])
     ratio = rate / median([run.bits_per_second for run in first]) if first else float("nan")
     pings = [seconds for run in runs for seconds in run.pings]
+    echo = (
+        f"{percentile(pings, 0.5) * 1e3:7.1f} ms{percentile(pings, 0.99) * 1e3:5.0f} ms"
+        if pings
+        else f"{'-':>18}"
+    )
+    sent, arrived = median([run.udp_sent for run in runs]), median([run.udp_arrived for run in runs])
+    udp = f"  {arrived:.0f} of {sent:.0f}" if sent else "  -"
     print(
         f"{name:14}{flows:6}{rate * 1e-9:8.2f}{ratio:7.2f}"
-        f"{percentile(pings, 0.5) * 1e3:7.1f} ms{percentile(pings, 0.99) * 1e3:5.0f} ms"
+        f"{echo}"
         f"{median([run.cpu for run in runs]):6.2f}{median([run.frame_len for run in runs]):8.0f}"
-        f"{median([run.tap_lost for run in runs]):8.0f}{median([run.retransmits for run in runs]):8.0f}",
+        f"{median([run.tap_lost for run in runs]):8.0f}{median([run.retransmits for run in runs]):8.0f}{udp}",
         flush=True,
     )
 
