@@ -1,4 +1,4 @@
-"""Checks: what keeps the bridge itself from passing frames."""
+"""Checks of the bridge: what keeps it from passing frames."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from l2overlay.linux.state import LinkState
 
 QEMU_DEFAULT_MAC = "52:54:00:12:34:56"
 STP_LONG_DELAY = 4.0
-"""Seconds; twice this is waited by a port that comes up, and a guest's DHCP client is past its first tries."""
+"""Seconds. A port that comes up waits twice as long, and by then a guest's DHCP client has made its first tries."""
 FLOODS = (
     ("bcast_flood", "bcast_flood", "broadcast, so no ARP and no DHCP"),
     ("mcast_flood", "mcast_flood", "multicast, so no IPv6 neighbour discovery"),
@@ -18,7 +18,7 @@ FLOODS = (
 
 
 def check_links(view: HostView) -> Iterator[Finding]:
-    """The bridge and the TAP are there, are up, and belong together."""
+    """The bridge and the TAP must exist, be up, and belong together."""
     name, tap_name, bridge, tap = view.segment.bridge, view.segment.tap, view.bridge, view.tap
     running = view.segment.node is not None
     if bridge is None:
@@ -50,7 +50,7 @@ def check_links(view: HostView) -> Iterator[Finding]:
 
 
 def check_port_addresses(view: HostView) -> Iterator[Finding]:
-    """A port's frames go to the bridge and never to its own addresses (attach.md: "the tap receives nothing")."""
+    """An address on a port: the frames of a port go to the bridge, and never to the addresses of the port."""
     links = {link.name: link for link in (*view.ports, *([view.tap] if view.tap else []))}
     for port in links.values():
         own = [str(a) for a in port.addresses if not (a.version == 6 and a.ip.is_link_local)]
@@ -67,7 +67,7 @@ def check_port_addresses(view: HostView) -> Iterator[Finding]:
 
 
 def check_spanning_tree(view: HostView) -> Iterator[Finding]:
-    """A port that does not forward, and STP that keeps every new port waiting."""
+    """A port that does not forward, and STP, which lets every new port wait."""
     bridge = view.bridge
     if bridge is None or bridge.bridge is None:
         return
@@ -110,7 +110,7 @@ def check_spanning_tree(view: HostView) -> Iterator[Finding]:
 
 
 def check_port_flags(view: HostView) -> Iterator[Finding]:
-    """What `bridge link set` can switch off."""
+    """What `bridge link set` has switched off."""
     ports = [(link, link.port) for link in view.ports if link.port is not None]
     for link, port in ports:
         for flag, word, what in FLOODS:
@@ -160,7 +160,7 @@ def check_snooping(view: HostView) -> Iterator[Finding]:
 
 
 def check_vlans(view: HostView) -> Iterator[Finding]:
-    """A bridge that filters VLANs lets through what its ports are members of."""
+    """A bridge that filters VLANs lets a frame pass only if both ports are members of its VLAN."""
     bridge, tap = view.bridge, view.tap
     if bridge is None or bridge.bridge is None or not bridge.bridge.vlan_filtering:
         return
@@ -182,7 +182,7 @@ def check_vlans(view: HostView) -> Iterator[Finding]:
 
 
 def check_mtu(view: HostView) -> Iterator[Finding]:
-    """A bridge drops what is larger than the MTU of the port that it leaves by, and tells nobody."""
+    """A bridge silently drops frames that are larger than the MTU of the port by which they leave."""
     wanted = view.segment.mtu or max((port.mtu for port in view.ports), default=0)
     links, bridge = list(view.ports), view.bridge
     if bridge is not None and _has_address(bridge) and all(port.mtu >= wanted for port in view.ports):
@@ -193,7 +193,7 @@ def check_mtu(view: HostView) -> Iterator[Finding]:
 
 
 def check_macs(view: HostView) -> Iterator[Finding]:
-    """One MAC, one place; the bridge may have that of a port, which is where it takes it from."""
+    """A MAC may be in one place only. The bridge may have that of a port, because it takes its own from there."""
     by_mac: dict[str, list[str]] = defaultdict(list)
     for port in view.ports:
         by_mac[port.mac].append(port.name)

@@ -1,4 +1,4 @@
-"""All checks, in the order in which a person would look: is it there, is it joined, does it pass, does it arrive."""
+"""All checks, in the order in which a person would look: does it exist, is it joined, does it pass, does it arrive?"""
 
 from collections.abc import Callable, Iterator
 
@@ -39,5 +39,5 @@ def diagnose(view: HostView) -> list[Finding]:
 
 
 def needs_second_look(view: HostView) -> bool:
-    """Whether counters a moment later can tell more."""
+    """Whether a second look at the counters can tell more."""
     return filtering.needs_second_look(view)

@@ -24,11 +24,11 @@ OWNERS = (
     ("IN_", "firewalld"),
     ("KUBE-", "Kubernetes"),
 )
-"""By how their chains begin."""
+"""Firewalls by how the names of their chains begin."""
 
 
 def check_bridged_ip(view: HostView) -> Iterator[Finding]:
-    """bridge_nf sends bridged frames through iptables (or nft's ip and inet tables), and something there drops them."""
+    """Rules of iptables (or of nft's ip and inet tables) that drop bridged frames, which bridge_nf sends there."""
     for family in ("ip", "ip6"):
         switch = view.bridge_nf(family)
         if switch is None:
@@ -38,7 +38,7 @@ def check_bridged_ip(view: HostView) -> Iterator[Finding]:
 
 
 def check_bridged_arp(view: HostView) -> Iterator[Finding]:
-    """The same for ARP and arptables, which sees the ports and not the bridge."""
+    """The same for ARP and arptables, which sees the ports, not the bridge."""
     switch = view.bridge_nf("arp")
     if switch is None:
         return
@@ -58,7 +58,7 @@ def check_bridged_arp(view: HostView) -> Iterator[Finding]:
 
 
 def check_bridge_rules(view: HostView) -> Iterator[Finding]:
-    """ebtables, or nft's bridge and netdev families: they see frames as they are."""
+    """Rules of ebtables, and of nft's families bridge and netdev, which see frames as they are."""
     found: dict[tuple[str, ...], tuple[Loss, list[str]]] = {}
     for ethertype in ETHERTYPES:
         for loss in _lost(view, _bridge_family_losses(view, ethertype)):
@@ -75,7 +75,7 @@ def check_bridge_rules(view: HostView) -> Iterator[Finding]:
 
 
 def check_bridge_input(view: HostView) -> Iterator[Finding]:
-    """ebtables' INPUT: frames for this host itself; of interest once the bridge has an address."""
+    """INPUT of ebtables: frames for this host itself. They matter only if the bridge has an address."""
     bridge = view.bridge
     if bridge is None or not any(not a.ip.is_link_local for a in bridge.addresses):
         return
@@ -95,8 +95,8 @@ def check_bridge_input(view: HostView) -> Iterator[Finding]:
 
 
 def check_underlay_firewall(view: HostView) -> Iterator[Finding]:
-    """The node's own datagrams, both ways: what comes to its UDP port, and what leaves it. A peer without an endpoint is
-    never called: it is up only when its datagrams come in unasked."""
+    """Rules that drop the node's own datagrams, to its UDP port and from it. A peer without an endpoint is never called: it
+    comes up only if its datagrams come in unasked."""
     port = view.segment.port
     if port is None:
         return
@@ -109,7 +109,7 @@ def check_underlay_firewall(view: HostView) -> Iterator[Finding]:
 
 
 def needs_second_look(view: HostView) -> bool:
-    """Whether some loss stands or falls with counters that grow, or would be better proved by them."""
+    """Whether growing counters would decide about a loss, or prove it better."""
     bridged = (
         loss
         for family in NFPROTO
@@ -126,7 +126,7 @@ def needs_second_look(view: HostView) -> bool:
 
 
 def _bridged_losses(view: HostView, family: str) -> list[Loss]:
-    """Netfilter's IP hooks have the bridge as interface, in and out, and the ports as physdev."""
+    """The IP hooks of netfilter see the bridge as the interface, in and out, and the ports as physdev."""
     bridge = view.segment.bridge
     known = {"bridged": "1", "proto": "tcp", "state": "NEW", "nfproto": NFPROTO[family]}
     found = []
@@ -152,12 +152,12 @@ def _bridge_family_losses(view: HostView, ethertype: str) -> list[Loss]:
 
 
 def _underlay_ways(view: HostView) -> Iterator[tuple[str, bool]]:
-    """By family the way in (True) and the way out."""
+    """Per family, the way in (True) and the way out."""
     return ((family, incoming) for family in _peer_families(view) for incoming in (True, False))
 
 
 def _underlay_losses(view: HostView, family: str, port: int, *, incoming: bool) -> list[Loss]:
-    """What is lost of datagrams between the node's port and the peers."""
+    """Where datagrams between the node's port and the peers are lost."""
     own, other, link_key = ("dport", "sport", "in") if incoming else ("sport", "dport", "out")
     known = {"proto": "udp", "state": "NEW", "nfproto": NFPROTO[family], "bridged": "0", own: str(port)}
     hooks = ("prerouting", "input") if incoming else ("output", "postrouting")
@@ -184,7 +184,7 @@ def _in_all(found: Sequence[list[Loss]]) -> list[Loss]:
 
 
 def _lost(view: HostView, found: Iterable[Loss]) -> list[Loss]:
-    """Each place once, the certain reading before the other; what is neither certain nor growing is left out."""
+    """Each place once, the certain reading first. A loss that is neither certain nor growing is left out."""
     places: dict[tuple[str, ...], Loss] = {}
     for loss in found:
         known = places.get(loss.place)
@@ -194,7 +194,7 @@ def _lost(view: HostView, found: Iterable[Loss]) -> list[Loss]:
 
 
 def growth(view: HostView, loss: Loss) -> int:
-    """How many more frames the place has dropped at the second look."""
+    """How many frames the place has dropped between the two looks."""
     later = _packets(view.later, loss)
     return 0 if later is None or loss.packets is None else max(0, later - loss.packets)
 
@@ -212,7 +212,7 @@ def _packets(rulesets: Iterable[Ruleset], loss: Loss) -> int | None:
 
 
 def _same(text: str, other: str) -> bool:
-    """nft prints a rule's counter within its text."""
+    """Whether two rules differ at most in their counters, which nft prints within the text."""
     return [w for w in text.split() if not w.isdigit()] == [w for w in other.split() if not w.isdigit()]
 
 
@@ -239,7 +239,7 @@ def _bridged_finding(view: HostView, family: str, switch: str, loss: Loss) -> Fi
 
 
 def _opening(view: HostView, family: str, loss: Loss, owner: str) -> tuple[Command, Command, bool]:
-    """The command that lets the bridge's own frames pass, what takes it back, and whether nobody can mind."""
+    """The command that lets the bridge's frames pass, the one that undoes it, and whether it is safe."""
     bridge = view.segment.bridge
     match = ("-i", bridge, "-o", bridge, "-j", "ACCEPT")
     if loss.tool == "nft":
@@ -263,8 +263,8 @@ def _opening(view: HostView, family: str, loss: Loss, owner: str) -> tuple[Comma
 
 
 def _place_for_accept(view: HostView, loss: Loss) -> tuple[Command, bool]:
-    """The chain, and the position in it, for a rule that accepts before the loss; and whether no chain of `[filter]` is
-    passed over by it. Docker keeps DOCKER-USER first in FORWARD and never touches what is in it."""
+    """The chain and the position for a rule that accepts before the loss, and whether the rule leaves every chain of
+    `[filter]` in force. Docker keeps DOCKER-USER first in FORWARD, and never touches what is in it."""
     rules = next(
         (c.rules for r in view.rulesets if _is_of(r, loss) for c in r.chains if c.name == loss.path[0]), ()
     )
@@ -282,7 +282,7 @@ def _is_of(ruleset: Ruleset, loss: Loss) -> bool:
 
 
 def owner_of(view: HostView, loss: Loss) -> str:
-    """Whose firewall it is, by the names of its chains; empty when nobody's can be seen."""
+    """Whose firewall it is, by the names of its chains; empty if they do not tell."""
     names = [loss.table, *reversed(loss.path)]
     for ruleset in view.rulesets:
         if _is_of(ruleset, loss):
@@ -355,7 +355,7 @@ def _lasting_port(port: int, owner: str) -> str:
 
 
 def _removal(loss: Loss) -> Command:
-    """The exact rule, gone; of a policy, its opposite."""
+    """The command that deletes exactly this rule, or sets the policy to ACCEPT."""
     if loss.tool == "nft":
         where = (loss.family, loss.table, loss.path[-1])
         if loss.rule is None or loss.rule.handle is None:
@@ -394,7 +394,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _peer_families(view: HostView) -> list[str]:
-    """Those of the peers' addresses; a peer without one calls by any that this host has outside."""
+    """The IP versions of the peers' addresses. A peer without an address may use any that this host has outside."""
     found = {_family_of(peer.host) for peer in view.segment.peers if peer.host}
     if view.waits_for_calls:
         found |= {family for family in NFPROTO if view.outside_links(_version_of(family))}

@@ -1,11 +1,11 @@
-"""What the doctor says: one cause, what proves it, and the command that ends it."""
+"""What the doctor says: one cause, its proof, and the command that removes it."""
 
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
 Command = tuple[str, ...]
-"""An argument vector; no shell is in between."""
+"""An argument vector, which is run without a shell."""
 
 
 class Severity(StrEnum):
@@ -27,15 +27,15 @@ class Finding:
     proof: tuple[str, ...]
     """What was read, as it was read."""
     fix: tuple[Command, ...] = ()
-    """What to run, in order; empty where no command of this host ends it."""
+    """What to run, in order; empty if no command on this host removes the cause."""
     undo: tuple[Command, ...] = ()
-    """What takes `fix` back."""
+    """What reverts `fix`."""
     is_safe: bool = False
-    """`--fix` may run it: it opens nothing that somebody closed on purpose, cuts nobody off, and `undo` takes it back."""
+    """`--fix` may run it: it opens nothing that somebody closed on purpose, it cuts nobody off, and `undo` reverts it."""
     advice: str = ""
     """What a command cannot say."""
 
 
 def command_line(command: Command) -> str:
-    """As one would type it."""
+    """The command as a person would type it."""
     return shlex.join(command)

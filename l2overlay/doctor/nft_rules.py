@@ -51,7 +51,7 @@ _IMPLIED = {
     "ip": ("nfproto", "ipv4"),
     "ip6": ("nfproto", "ipv6"),
 }
-"""What a match on a header's field says besides: only a frame with that header can match."""
+"""What a match on a field of a header also says: only a frame with that header can match."""
 _WORDS = {"ip": "IPv4", "ip6": "IPv6", "arp": "ARP"}
 _VERDICTS = {
     "accept": Verdict.ACCEPT,
@@ -64,7 +64,7 @@ _VERDICTS = {
 
 
 def parse_nft(text: str, skip: frozenset[tuple[str, str]] = frozenset()) -> list[Ruleset]:
-    """Every table but those in `skip` (family and name), which another tool has shown already."""
+    """Every table except those in `skip` (family and name), which another tool has shown already."""
     found = []
     for header, body in _blocks(text.splitlines()):
         words = header.split()
@@ -111,7 +111,7 @@ def _chain(name: str, lines: list[str]) -> Chain:
 
 
 def _whole_lines(lines: list[str]) -> Iterator[str]:
-    """A set with many elements goes over several lines."""
+    """Join the lines of a set with many elements."""
     whole = ""
     for line in lines:
         whole = f"{whole} {line}".strip()

@@ -1,8 +1,7 @@
 """Reads what the checks look at: links, sysctls, routes, rules. Changes nothing, and sees this network namespace only.
 
-Links, neighbours and routes come by rtnetlink and sysctls from /proc/sys, which both follow the namespace of the process;
-/sys may be mounted for another one (`nsenter --net`), so it is left alone. A program that is not there is no trouble: what
-it would have shown is in `HostView.not_examined`.
+Links and sysctls come by `linux.observe`, as for the plan of a node. If a program is missing, `HostView.not_examined` says
+what it would have shown.
 """
 
 import contextlib
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
 TIMEOUT = 20.0
 PROC = Path("/proc")
 MAX_ROUTES = 64
-"""Peers and neighbours whose routes are asked for; the ways out of one host are few."""
+"""At most so many peers and neighbours are asked for their routes; a host has few ways out."""
 NUD_PERMANENT, NUD_USABLE = 0x80, 0x02 | 0x04 | 0x08 | 0x10
-"""NUD_REACHABLE, STALE, DELAY, PROBE: an address that a station was heard with."""
+"""NUD_REACHABLE, STALE, DELAY, PROBE: a station was heard with the address."""
 LEGACY_TABLES = {"iptables": "ip_tables_names", "ip6tables": "ip6_tables_names"}
 BRIDGE_SYSCTLS = tuple(f"bridge-nf-call-{name}" for name in observe.PROGRAMS)
 
@@ -78,7 +77,7 @@ def link_names() -> set[str]:
 
 
 def look(segment: SegmentView) -> HostView:
-    """Everything, once."""
+    """Read everything once."""
     with observe.netlink() as ipr:
         links = _links(ipr, segment)
         view = HostView(segment, links, stations=tuple(_stations(ipr, links, segment)))
@@ -107,7 +106,7 @@ def look_again(view: HostView) -> HostView:
 
 
 def _links(ipr: "IPRoute", segment: SegmentView) -> tuple[LinkState, ...]:
-    """With the VLANs of the ports, if the bridge filters them."""
+    """Every link; with the VLANs of the ports if the bridge filters them."""
     links = observe.read_links(ipr)
     bridge = next((link.bridge for link in links if link.name == segment.bridge), None)
     if bridge is None or not bridge.vlan_filtering:
@@ -130,7 +129,7 @@ def _vlans(ipr: "IPRoute") -> dict[int, frozenset[int]]:
 
 
 def _stations(ipr: "IPRoute", links: tuple[LinkState, ...], segment: SegmentView) -> Iterator[StationView]:
-    """What the bridge's own filtering database has learned."""
+    """The stations that the kernel's bridge has learned."""
     ports = {link.index: link.name for link in links if link.master == segment.bridge}
     for entry in ipr.fdb("dump"):
         mac, port = entry.get_attr("NDA_LLADDR"), ports.get(entry["ifindex"])
@@ -162,14 +161,14 @@ def _routes(ipr: "IPRoute", links: tuple[LinkState, ...], hosts: list[str]) -> I
 
 
 def _neighbours(ipr: "IPRoute", link: int) -> Iterator[tuple[str, str]]:
-    """Address and MAC of who was heard on a link."""
+    """Address and MAC of each neighbour that was heard on a link."""
     for entry in ipr.get_neighbours(ifindex=link):
         if entry.get_attr("NDA_LLADDR"):
             yield entry.get_attr("NDA_DST"), entry.get_attr("NDA_LLADDR")
 
 
 def _addresses_behind(ipr: "IPRoute", view: HostView) -> list[str]:
-    """IPv4 addresses that the bridge leads to if all is well: one of each of its networks, and who was heard there."""
+    """IPv4 addresses that must be behind the bridge: one of each of its networks, and those that were heard there."""
     bridge = view.bridge
     if bridge is None:
         return []
@@ -200,14 +199,14 @@ def _names_not_asked(segment: SegmentView) -> list[str]:
 
 
 def _sysctls(bridge: str) -> dict[str, str]:
-    """By dotted name; a dot in a link's name stays one."""
+    """Values by dotted name. A dot in the name of a link stays a dot."""
     paths = {f"net.bridge.{name}": f"bridge/{name}" for name in BRIDGE_SYSCTLS}
     paths |= {f"net.ipv4.conf.{n}.rp_filter": f"ipv4/conf/{n}/rp_filter" for n in ("all", bridge)}
     return {name: value for name, path in paths.items() if (value := observe.read_sysctl(path)) is not None}
 
 
 def _reverse_path_drops() -> tuple[int, ...]:
-    """TcpExt IPReversePathFilter of /proc/net/netstat: names in one line, values in the next."""
+    """TcpExt IPReversePathFilter of /proc/net/netstat, which has names in one line and values in the next."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = iter((PROC / "net/netstat").read_text().splitlines())
         names = next(line for line in lines if line.startswith("TcpExt:")).split()
@@ -234,7 +233,7 @@ def _read_rules() -> _Rules:
 
 
 def _saved(tool: str) -> list[Ruleset] | None:
-    """The tables of a tool, of both variants. iptables-legacy is asked only where it has tables: asking can load modules."""
+    """The tables of a tool, of both variants. iptables-legacy is asked only if it has tables: asking may load modules."""
     version = _output(tool, "--version") or ""
     is_legacy = "nf_tables" not in version
     if tool in LEGACY_TABLES:
@@ -258,7 +257,7 @@ def _has_legacy_tables(tool: str) -> bool:
 
 
 def _output(*argv: str) -> str | None:
-    """What a program printed; None when it is not there or refuses."""
+    """What a program prints; None if it is missing or fails."""
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False

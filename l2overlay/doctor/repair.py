@@ -1,4 +1,4 @@
-"""`--fix`: run the commands of findings that are safe, one by one, and say what became of them."""
+"""`--fix`: runs the commands of safe findings, one by one, and says how each ended."""
 
 import subprocess
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ class Repair:
 
     command: Command
     undo: tuple[Command, ...]
-    """What takes the finding's fix back."""
+    """What undoes the fix of the finding."""
     failure: str = ""
-    """What it said; empty when it went well."""
+    """What it said; empty if it succeeded."""
 
 
 def repair(findings: Iterable[Finding]) -> list[Repair]:
-    """Run what is safe; the same command only once, and nothing more of a finding whose command failed."""
+    """Run what is safe. A command runs only once, and a finding stops at its first command that fails."""
     done: dict[Command, Repair] = {}
     for finding in findings:
         for command in finding.fix if finding.is_safe else ():

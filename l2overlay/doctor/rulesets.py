@@ -12,11 +12,11 @@ from enum import StrEnum
 OTHER = "other"
 """The key of a condition that a probe never decides."""
 OURS = "L2O-"
-"""Chains of `[filter]`: what they drop is meant to be dropped (`l2overlay filter show`)."""
+"""Chains of `[filter]`, which drop what they are meant to drop (`l2overlay filter show`)."""
 
 Probe = Mapping[str, str]
-"""Of in, out, physin, physout, logical_in, logical_out, bridged, proto, sport, dport, state, ethertype and nfproto what is
-known of a frame."""
+"""What is known of a frame: any of in, out, physin, physout, logical_in, logical_out, bridged, proto, sport, dport, state,
+ethertype and nfproto."""
 
 
 class Verdict(StrEnum):
@@ -32,14 +32,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One match of a rule; several values are alternatives."""
+    """One match of a rule. Several values are alternatives."""
 
     key: str
     values: tuple[str, ...] = ()
     negated: bool = False
 
     def holds(self, probe: Probe) -> bool | None:
-        """None when the probe does not know."""
+        """Whether the probe meets it; None if the probe does not know."""
         value = probe.get(self.key)
         if self.key == OTHER or value is None:
             return None
@@ -56,32 +56,32 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
     packets: int | None = None
     handle: int | None = None
-    """Of nft."""
+    """Only nft has one."""
 
     def matches(self, probe: Probe) -> bool | None:
-        """None when it depends on what the probe does not know."""
+        """Whether the probe matches; None if that depends on what it does not know."""
         answers = [condition.holds(probe) for condition in self.conditions]
         if False in answers:
             return False
         return None if None in answers else True
 
     def names(self, *values: str) -> bool:
-        """Whether one of these is written in a condition."""
+        """Whether a condition names one of these."""
         return any(value in condition.values for condition in self.conditions for value in values)
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain; `hook` is where the kernel enters it, empty for one that is only jumped to."""
+    """A chain. `hook` is where the kernel enters it; empty if rules only jump to it."""
 
     name: str
     rules: tuple[Rule, ...] = ()
     hook: str = ""
     policy: Verdict = Verdict.ACCEPT
     packets: int | None = None
-    """That met the policy."""
+    """Frames that met the policy."""
     devices: tuple[str, ...] = ()
-    """Of a chain of the netdev family."""
+    """The device of a chain of the netdev family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Ruleset:
         return next((chain for chain in self.chains if chain.name == name), None)
 
     def hooked(self, hook: str) -> Iterator[Chain]:
-        """The chains that the kernel enters there."""
+        """The chains that the kernel enters at this hook."""
         return (chain for chain in self.chains if chain.hook == hook)
 
 
@@ -113,30 +113,30 @@ class Loss:
     table: str
     hook: str
     path: tuple[str, ...]
-    """Chains, from the hook's to the one that drops."""
+    """The chains from that of the hook to the one that drops."""
     text: str
     """The rule or policy."""
     rule: Rule | None
     """None for a policy."""
     packets: int | None
     certain: bool
-    """No condition on the way was undecided."""
+    """Every condition on the way was decided."""
     passes_established: bool
-    """Frames of connections that exist are accepted before."""
+    """Frames of existing connections are accepted before it."""
 
     @property
     def place(self) -> tuple[str, ...]:
-        """The same in a later reading, whose counters differ."""
+        """What stays the same in a later reading, whose counters differ."""
         return (self.tool, self.family, self.table, self.path[-1], self.text)
 
     @property
     def is_policy(self) -> bool:
-        """Whether it is the end of a chain and no rule that drops."""
+        """Whether a policy drops, and not a rule."""
         return self.rule is None
 
 
 def losses(rulesets: Iterable[Ruleset], families: Iterable[str], hook: str, probe: Probe) -> list[Loss]:
-    """Where the probe's frame is lost at a hook. Every base chain decides for itself: what one accepts another may drop."""
+    """Where the probe's frame is lost at a hook. What one base chain accepts another may drop."""
     wanted = set(families)
     found: list[Loss] = []
     for ruleset in rulesets:
@@ -164,7 +164,7 @@ class _Walk:
         return self.found
 
     def _follow(self, chain: Chain, path: tuple[str, ...], *, certain: bool) -> bool:
-        """Whether the frame's fate is sealed in here."""
+        """Whether the chain decides about the frame."""
         for rule in chain.rules:
             matches = rule.matches(self.probe)
             self._note_established(rule)
@@ -188,7 +188,7 @@ class _Walk:
         return False
 
     def _note_established(self, rule: Rule) -> None:
-        """A probe opens a connection: that those which exist pass is told beside."""
+        """A probe opens a connection, so rules for existing ones do not match; that they pass is noted."""
         others = {**self.probe, "state": "ESTABLISHED"}
         if rule.verdict is Verdict.ACCEPT and rule.matches(others) and not rule.matches(self.probe):
             self.passes_established = True

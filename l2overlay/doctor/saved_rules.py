@@ -41,7 +41,7 @@ _COUNTED = re.compile(r"\[(\d+):\d+\] ")
 
 
 def parse_saved(tool: str, text: str) -> list[Ruleset]:
-    """Every table of what `TOOL-save -c` printed."""
+    """Every table in the output of `TOOL-save -c`."""
     family = FAMILIES[tool.removesuffix("-legacy")]
     found = []
     for part in re.split(r"^\*", text, flags=re.MULTILINE)[1:]:

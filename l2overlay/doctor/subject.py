@@ -1,4 +1,4 @@
-"""Which segment is looked at, and what its peers.toml and its node say of it."""
+"""The segment to look at, and what its peers.toml and its node say about it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -8,16 +8,16 @@ from l2overlay.config.types import Config
 from l2overlay.doctor.view import NodeView, PeerView, SegmentView
 
 LOSSES = ("tap_overflow", "receive_overflow")
-"""Drop reasons that tell of a node that is too slow."""
+"""Drop reasons of a node that is too slow."""
 
 
 def segment_of_bridge(bridge: str, tap: str | None) -> SegmentView:
-    """Nothing is known but names."""
+    """A segment of which only names are known."""
     return SegmentView(bridge, tap)
 
 
 def segment_of_config(config: Config, local_addresses: Iterable[str]) -> SegmentView:
-    """As peers.toml has it. This host's own stanza is the one whose endpoint is an address of ours."""
+    """The segment as peers.toml has it. The stanza of this host is the one whose endpoint is an address of this host."""
     local = set(local_addresses)
     own = next((p for p in config.peers if p.endpoint is not None and p.endpoint.host in local), None)
     peers = tuple(
@@ -35,7 +35,7 @@ def segment_of_config(config: Config, local_addresses: Iterable[str]) -> Segment
 def with_node(
     segment: SegmentView | None, status: Mapping[str, Any], stations: Iterable[Mapping[str, Any]]
 ) -> SegmentView:
-    """What the running node says goes before what the file says."""
+    """The segment with what the running node says, which counts more than the file."""
     tap, bridge = status["tap"]["name"], status["bridge"]["name"]
     node = NodeView(
         name=status["node"],

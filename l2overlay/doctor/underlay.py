@@ -1,4 +1,4 @@
-"""Checks: the node, its peers, and the way of its datagrams; and this host's own way back into the segment."""
+"""Checks of the node, its peers, the way of its datagrams, and this host's own way back into the segment."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ DEFAULT_QUEUE, LONG_QUEUE = 2000, 4000
 
 
 def check_node(view: HostView) -> Iterator[Finding]:
-    """Whether a node runs, and what it complains of."""
+    """Whether a node runs, and its own troubles."""
     segment = view.segment
     if segment.no_node:
         yield Finding(
@@ -37,7 +37,7 @@ def check_node(view: HostView) -> Iterator[Finding]:
 
 
 def check_peers(view: HostView) -> Iterator[Finding]:
-    """Peers that can be called and are down."""
+    """Peers that are down although the node can call them."""
     shut = [f for f in check_underlay_firewall(view) if f.severity is Severity.ERROR]
     for peer in view.segment.peers:
         if peer.up is False and peer.left:
@@ -68,7 +68,7 @@ def _advice_for_silence(view: HostView, peer: PeerView, where: str, *, shut: boo
 
 
 def check_refused(view: HostView) -> Iterator[Finding]:
-    """Whoever calls this host and gets no session."""
+    """Callers that get no session."""
     for text, stanza in view.segment.node.refused if view.segment.node is not None else ():
         yield Finding(
             cause="handshake-refused",
@@ -94,7 +94,7 @@ def check_clock(view: HostView) -> Iterator[Finding]:
 
 
 def check_losses(view: HostView) -> Iterator[Finding]:
-    """Full queues before the node: they are seen only in the kernel's counters."""
+    """Full queues in front of the node, which only the kernel's counters show."""
     node, tap = view.segment.node, view.segment.tap or "the TAP"
     lost = node.lost if node is not None else {}
     if count := lost.get("tap_overflow", 0):
@@ -141,7 +141,7 @@ def check_tunnelled_tunnel(view: HostView) -> Iterator[Finding]:
 
 
 def _comes_back(view: HostView, route: RouteView) -> Severity | None:
-    """How sure it is that the next hop is behind the TAP. When it was not heard, it may be behind a NIC, if there is one."""
+    """How sure it is that the next hop is behind the TAP. If nobody heard it, it may be behind a NIC of the bridge."""
     if route.link == view.segment.tap:
         return Severity.ERROR
     if route.link != view.segment.bridge:
@@ -177,7 +177,7 @@ def check_underlay_mtu(view: HostView) -> Iterator[Finding]:
 
 
 def check_reverse_path(view: HostView) -> Iterator[Finding]:
-    """rp_filter 1 drops what comes in by the bridge when the answer would leave by another link (RFC 3704)."""
+    """rp_filter = 1 drops what comes in by the bridge if the answer would leave by another link (RFC 3704)."""
     bridge = view.bridge
     if bridge is None or not any(a.version == 4 for a in bridge.addresses):
         return

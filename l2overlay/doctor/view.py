@@ -1,4 +1,4 @@
-"""What the doctor knows of a host: plain data, filled by `observer.py`, judged by the checks."""
+"""What the doctor knows about a host, as plain data: `observer.py` fills it, and the checks judge it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,22 +7,22 @@ from l2overlay.doctor.rulesets import Ruleset
 from l2overlay.linux.state import LinkState
 
 NF_CALLS = {"ip": "iptables", "ip6": "ip6tables", "arp": "arptables"}
-"""By family: the end of `bridge-nf-call-...` and of the bridge's own flag `nf_call_...`."""
+"""By family, the end of the names `bridge-nf-call-...` and `nf_call_...`, the bridge's own flag."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """A peer as the running node has it, or as peers.toml has it."""
+    """A peer as the running node knows it, or as peers.toml has it."""
 
     name: str
     host: str | None = None
     """Numeric, or a name that was not resolved."""
     port: int | None = None
     up: bool | None = None
-    """None when no node was asked."""
+    """None if no node was asked."""
     reason: str = ""
     left: bool = False
-    """It said that it leaves."""
+    """The peer said that it leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class NodeView:
     name: str
     troubles: tuple[str, ...] = ()
     stations: Mapping[str, str | None] = field(default_factory=dict)
-    """By MAC the peer that it is behind; None: this host."""
+    """By MAC, the peer that the station is behind; None for this host."""
     lost: Mapping[str, int] = field(default_factory=dict)
     """Frames and datagrams that the kernel dropped because the node did not take them, by drop reason."""
     stamp_lead: float = 0.0
     """Seconds by which the stamps of its INITs are ahead of this host's clock."""
     refused: tuple[tuple[str, str], ...] = ()
-    """Handshakes that came to nothing lately: in words, and the stanza to paste or nothing."""
+    """Handshakes that failed lately: in words, with the stanza to paste if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentView:
-    """What is looked at, and what is known of it."""
+    """The segment to look at, and what is known about it."""
 
     bridge: str
     tap: str | None = None
@@ -54,20 +54,20 @@ class SegmentView:
     peers: tuple[PeerView, ...] = ()
     node: NodeView | None = None
     no_node: str = ""
-    """Why `node` is None although one was to be asked."""
+    """Why `node` is None although a node should have answered."""
     join: tuple[str, ...] = ()
     """The command that starts the node."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteView:
-    """Where a datagram to `host` would leave."""
+    """The way of a datagram to `host`."""
 
     host: str
     link: str
     mtu: int
     station: str = ""
-    """MAC of the next hop, where the kernel knows it."""
+    """The MAC of the next hop; empty if the kernel does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class HostView:
     """By name, `net.bridge.bridge-nf-call-iptables`."""
     rulesets: tuple[Ruleset, ...] = ()
     later: tuple[Ruleset, ...] = ()
-    """The same a moment later: whose counters have grown."""
+    """The same a moment later, with counters that may have grown."""
     stations: tuple[StationView, ...] = ()
     routes: tuple[RouteView, ...] = ()
     """To the peers' numeric endpoints."""
