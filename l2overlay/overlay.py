@@ -479,7 +479,7 @@ class Overlay:
             else:
                 peer.receive_control(kind, body, address, now)
         if address != peer.link.endpoint and not any(kind is Record.PATH_CHALLENGE for kind, _ in controls):
-            peer.heard_at(address, sum(map(len, plaintexts)), now)
+            peer.paths.heard_at(address, sum(map(len, plaintexts)), now)
         if has_answer or controls:
             peer.link.flush(now)
 
@@ -604,7 +604,7 @@ class Overlay:
 
     def known_addresses(self) -> set[Address]:
         """Where peers are, may be, or have just been asked whether they are."""
-        return {address for peer in self._members for address in peer.addresses()}
+        return {address for peer in self._members for address in peer.paths.addresses()}
 
     def tap_overflowed(self, count: int) -> None:
         """The queue of the TAP had no room for `count` frames, which therefore never came to `receive_frames`."""
@@ -731,7 +731,7 @@ class Overlay:
         """The local interface towards the peer takes datagrams (UDP payload) of at most this size."""
         member = self._members.peers.get(peer)
         if member is not None:
-            member.set_path_limit(datagram_size, now)
+            member.paths.set_limit(datagram_size, now)
             self._settle(now)
 
     def probe_peers(self, now: float) -> None:
@@ -803,24 +803,25 @@ class Overlay:
         return [self._status(peer, now) for peer in self._members]
 
     def _status(self, peer: Peer, now: float) -> PeerStatus:
-        waiting = not peer.up and peer.next_init < inf
+        way = peer.paths.used
+        waiting = not peer.up and peer.dialling.next_init < inf
         return PeerStatus(
             key=peer.key,
             name=peer.config.name,
             endpoint=peer.link.endpoint,
             up=peer.up,
             reason=peer.reason,
-            next_try=max(0.0, peer.next_init - now) if waiting else None,
+            next_try=max(0.0, peer.dialling.next_init - now) if waiting else None,
             rtt=peer.liveness.rtt,
             last_heard=None if peer.liveness.last_heard is None else now - peer.liveness.last_heard,
             session_age=None if peer.link.current is None else now - peer.link.current.created_time,
-            datagram_size=peer.path.size,
-            path_too_small=peer.path.is_too_small,
-            cars=peer.trains.cars,
+            datagram_size=way.mtu.size,
+            path_too_small=way.mtu.is_too_small,
+            cars=way.trains.cars,
             stations=self._switch.fdb.count(Port(peer.key)),
             queued_frames=len(peer.link.waiting),
             counters=peer.counters,
-            two_hosts=peer.two_hosts(now),
+            two_hosts=peer.paths.two_hosts(now),
             left=None if peer.left_time is None else now - peer.left_time,
             mtu=peer.mtu if peer.up else 0,
         )

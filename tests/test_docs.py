@@ -33,6 +33,8 @@ DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
 
 CONSTANT_MODULES = (
+    "controlplane.dialling",
+    "controlplane.paths",
     "controlplane.peer",
     "controlplane.liveness",
     "controlplane.path_mtu",
@@ -119,7 +121,7 @@ NOT_IN_TABLES = {
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in CONSTANT_MODULES if re.search("peer|live|path|memb|local|box|link|waiting", name)],
+    [name for name in CONSTANT_MODULES if re.search("peer|dial|live|path|memb|local|box|link|waiting", name)],
 )
 def test_every_timer_and_limit_of_the_core_is_in_the_document(name: str) -> None:
     source = Path(str(module(name).__file__)).read_text()
@@ -138,19 +140,19 @@ def test_the_sizes_that_are_probed_are_those_of_the_document() -> None:
         ("Liveness", "last PING to this peer was {} s ago", module("controlplane.liveness").PING_INTERVAL),
         ("Liveness", "then nothing for {} s", module("controlplane.liveness").QUIET_TIME),
         ("Liveness", "then every {} s until one", module("controlplane.liveness").PING_RETRY),
-        ("Liveness", "When that has lasted {} s", module("controlplane.peer").SILENCE_TIME),
-        ("Liveness", "every {} s, then", module("controlplane.peer").FIRST_RETRY),
-        ("Liveness", "{} of them every", module("controlplane.peer").FIRST_RETRIES),
-        ("Liveness", "then every {} s, both", module("controlplane.peer").LATER_RETRY),
-        ("Liveness", "last {} INITs", module("controlplane.peer").MAX_PENDING),
+        ("Liveness", "When that has lasted {} s", module("controlplane.dialling").SILENCE_TIME),
+        ("Liveness", "every {} s, then", module("controlplane.dialling").FIRST_RETRY),
+        ("Liveness", "{} of them every", module("controlplane.dialling").FIRST_RETRIES),
+        ("Liveness", "then every {} s, both", module("controlplane.dialling").LATER_RETRY),
+        ("Liveness", "last {} INITs", module("controlplane.dialling").MAX_PENDING),
         ("Liveness", "stay below {} a second", module("controlplane.local").INIT_RATE),
         ("Sessions", "is dead {} s after", module("dataplane.session").REJECT_TIME),
-        ("Sessions", "when it is {} s old, the responder", module("controlplane.peer").REKEY_TIME),
-        ("Sessions", "when it is {} s old and that", module("controlplane.peer").RESPONDER_REKEY_TIME),
-        ("Sessions", "answered no PING for {} s, and", module("controlplane.peer").DOWN_TIME),
+        ("Sessions", "when it is {} s old, the responder", module("controlplane.dialling").REKEY_TIME),
+        ("Sessions", "when it is {} s old and that", module("controlplane.dialling").RESPONDER_REKEY_TIME),
+        ("Sessions", "answered no PING for {} s, and", module("controlplane.dialling").DOWN_TIME),
         ("Sessions", "answered no PING for {} s either", module("controlplane.peer").UNHEARD_TIME),
-        ("Sessions", "and no INIT for {} s;", module("controlplane.peer").ASK_TIME),
-        ("Sessions", "that slept asks for {} s", module("controlplane.peer").SILENCE_TIME),
+        ("Sessions", "and no INIT for {} s;", module("controlplane.dialling").ASK_TIME),
+        ("Sessions", "that slept asks for {} s", module("controlplane.dialling").SILENCE_TIME),
         ("Cookie", "that change after {} s", cookie.COOKIE_LIFETIME),
         ("Cookie", "under a secret for {} s", cookie.SECRET_LIFETIME),
         ("Roaming", "once per {} s", module("controlplane.roaming").CHALLENGE_INTERVAL),

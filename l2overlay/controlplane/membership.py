@@ -278,7 +278,7 @@ class Membership:
             return
         if self._checker.verify_mac2(datagram, _source(address), now):
             self._local.refuse(Cause.STALE_STAMP, address, peer.key, now)
-            peer.call_back(address, now)
+            peer.dialling.call_back(address, now)
         elif self._deserves_cookie(address.host, None, now):
             self._send_cookie(datagram, address, now)
 
@@ -320,7 +320,7 @@ class Membership:
         if pending is None:
             return DropReason.UNKNOWN_SESSION
         try:
-            self.peers[pending.remote].receive_cookie_untrusted(datagram, pending.mac1, now)
+            self.peers[pending.remote].dialling.receive_cookie_untrusted(datagram, pending.mac1, now)
         except DatagramError:
             return DropReason.BAD_COOKIE_REPLY
         return None

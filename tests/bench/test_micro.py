@@ -209,7 +209,7 @@ def pair_in_trains() -> Mesh:
     """After reports that nothing was lost."""
     mesh = make_pair()
     (peer,) = mesh.hub._members
-    while peer.trains.cars < CARS:
+    while peer.paths.used.trains.cars < CARS:
         peer.receive_control(Record.RECEPTION, RECEPTION.pack(1024, 1024), ADDRESS, mesh.now)
     return mesh
 

@@ -7,15 +7,11 @@ from random import Random
 import pytest
 
 from l2overlay.addresses import Address, MacAddress
-from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerUnanswered, PeerUp
-from l2overlay.controlplane.handshake import FEATURE_LAN, FEATURE_TRAIN
-from l2overlay.controlplane.local import INIT_RATE
-from l2overlay.controlplane.peer import (
+from l2overlay.controlplane.dialling import (
     DOWN_SPREAD,
     DOWN_TIME,
     FIRST_RETRIES,
     FIRST_RETRY,
-    FOLLOW_TIME,
     LATER_RETRY,
     MAX_PENDING,
     REKEY_SPREAD,
@@ -24,9 +20,12 @@ from l2overlay.controlplane.peer import (
     SILENCE_TIME,
     UNANSWERED_EVERY,
     UNANSWERED_FROM,
-    UNCONFIRMED_INITS,
-    UNHEARD_TIME,
 )
+from l2overlay.controlplane.events import PeerDown, PeerMoved, PeerUnanswered, PeerUp
+from l2overlay.controlplane.handshake import FEATURE_LAN, FEATURE_TRAIN
+from l2overlay.controlplane.local import INIT_RATE
+from l2overlay.controlplane.paths import FOLLOW_TIME
+from l2overlay.controlplane.peer import UNCONFIRMED_INITS, UNHEARD_TIME
 from l2overlay.controlplane.roaming import CHALLENGE_BURST, CHALLENGE_INTERVAL
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import plain

@@ -358,7 +358,7 @@ class Line:
 
     @property
     def cars(self) -> int:
-        return self.peer.trains.cars
+        return self.peer.paths.used.trains.cars
 
     def run(self, seconds: float, step: float = 0.01, each: Callable[[], None] = lambda: None) -> None:
         end = self.now + seconds
@@ -492,9 +492,9 @@ def test_a_path_that_shrinks_takes_trains_with_it() -> None:
     line = grown(7)
     line.carries = 1300
     line.bulk(1600, rate=400.0)
-    assert line.peer.path.size == BASE_SIZE
+    assert line.peer.paths.used.mtu.size == BASE_SIZE
     line.run(10.0)
-    assert line.peer.path.size == 1280
+    assert line.peer.paths.used.mtu.size == 1280
     assert line.cars == 1
     assert line.bulk(8) == 8 * len(PAYLOAD)
 

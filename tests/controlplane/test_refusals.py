@@ -6,9 +6,10 @@ import pytest
 
 from l2overlay.addresses import Address
 from l2overlay.config.types import Suite
+from l2overlay.controlplane.dialling import CALL_BACK_INTERVAL
 from l2overlay.controlplane.events import Cause, HandshakeRefused, MtuDiffers, PeerUp
 from l2overlay.controlplane.handshake import OUR_FEATURES, features_with, mtu_in, receive_init_untrusted
-from l2overlay.controlplane.peer import CALL_BACK_INTERVAL, UNCONFIRMED_APART, UNCONFIRMED_INITS
+from l2overlay.controlplane.peer import UNCONFIRMED_APART, UNCONFIRMED_INITS
 from l2overlay.controlplane.refusals import MAX_REMEMBERED, SHOWN_TIME, TELL_INTERVAL, TOLD_BURST, Refusals
 from l2overlay.dataplane.wire import Record
 from l2overlay.keys import public_key

@@ -157,7 +157,7 @@ class Watch:
             local.links.sessions == {session.local_index: session for session in sessions},
             f"{node} keeps {len(local.links.sessions)} sessions, and its peers {len(sessions)}",
         )
-        pending = {each.sender: (p.key, each) for p in peers for each in p._pending}
+        pending = {each.sender: (p.key, each) for p in peers for each in p.dialling.pending}
         kept = {index: (each.remote, each) for index, each in local.pending.items()}
         self.require(kept == pending, f"{node} keeps {len(kept)} INITs, its peers {len(pending)}")
         silent = sum(not p.up and p.link.endpoint is not None for p in peers)
@@ -166,7 +166,7 @@ class Watch:
             most = max(
                 len(peer.link.previous),
                 len(peer.link.next) - 1,
-                len(peer._pending) - 1,
+                len(peer.dialling.pending) - 1,
                 len(peer.liveness._pings) // 10,
             )
             self.require(most <= MAX_PREVIOUS, f"{node} keeps too much for {peer.config.name}")

@@ -4,8 +4,8 @@ from itertools import chain
 
 import pytest
 
+from l2overlay.controlplane.dialling import REKEY_TIME
 from l2overlay.controlplane.events import PeerDown, PeerUp
-from l2overlay.controlplane.peer import REKEY_TIME
 
 from .simulator import START, Simulation, Talk, percentile, started
 from .underlay import Conditions

@@ -246,5 +246,5 @@ def test_a_snapshot_sees_every_change_and_only_changes() -> None:
     peer.link.current.window[5] = 5
     assert changes(first, snapshot(a.overlay)) != []
     second = snapshot(a.overlay)
-    peer.path._next_token += 1
+    peer.paths.used.mtu._next_token += 1
     assert len(changes(second, snapshot(a.overlay))) == 1

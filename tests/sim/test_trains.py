@@ -78,7 +78,7 @@ class Transfer:
 
     @property
     def cars(self) -> int:
-        return self.sender.overlay._members.peers[self.receiver.key].trains.cars
+        return self.sender.overlay._members.peers[self.receiver.key].paths.used.trains.cars
 
 
 def a_transfer(seed: int, conditions: Conditions, *, capture: bool = False) -> Transfer:
