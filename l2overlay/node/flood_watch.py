@@ -20,9 +20,11 @@ from l2overlay.seams import MAX_BURST_DATAGRAMS
 FEW_BURSTS = int(ON_RATE * STEP / MAX_BURST_DATAGRAMS)
 """Between two looks: fewer cannot hold what fails in a flood."""
 SHORTEST_PAUSE = 0.0001
+GROWTH = 1.002
+"""Of the share with each turn: a fifth in half a second."""
 TURN = 0.005
 """Seconds from one turn of reading what strangers sent to the next, at least ..."""
-MAX_SHARE, MIN_SHARE = 0.4, 0.05
+MAX_SHARE, MIN_SHARE = 0.2, 0.02
 """... and of the time that is spent on it: less while peers lose by it, more while they do not."""
 
 
@@ -71,7 +73,6 @@ class FloodWatch:
         while True:
             bursts = self._pump.burst_count
             await self._one_step()
-            self._share_time()
             self.look()
             if not self._shield.on and self._pump.burst_count - bursts < FEW_BURSTS:
                 return
@@ -86,6 +87,7 @@ class FloodWatch:
 
     def _read_strangers(self) -> float:
         """One turn; returns the seconds until the next."""
+        self._share_time()
         began = self._clock()
         self._pump.read_strangers(TURN * self._share)
         if self._overlay.session_count != self._session_count:
@@ -94,10 +96,10 @@ class FloodWatch:
         return max(TURN, spent / self._share) - spent
 
     def _share_time(self) -> None:
-        """Once a step. What peers send comes first: halve our share when the socket had no room for it."""
+        """Before each turn. What peers send comes first: halve our share when the socket had no room for it."""
         before, self._overflow_count = self._overflow_count, self._pump.overflow_count
         overflowed = self._overflow_count != before
-        self._share = max(MIN_SHARE, self._share / 2) if overflowed else min(MAX_SHARE, self._share * 1.25)
+        self._share = max(MIN_SHARE, self._share / 2) if overflowed else min(MAX_SHARE, self._share * GROWTH)
 
     def _rouse(self) -> None:
         self._alarm.set()
