@@ -1,4 +1,4 @@
-"""Handshakes that came to nothing, in words: for the log, for `status` and for the doctor."""
+"""Handshakes that failed, in words: for the log, for `status` and for the doctor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ _NAMED = {
 
 
 def refusal_text(cause: Cause, address: Address, name: str, key: PeerKey | None) -> str:
-    """One line: who, what, and what to do. `name` is that of a known peer, or empty."""
+    """One line: who, what, and what to do. `name` is the name of a known peer, or empty."""
     if cause is Cause.UNKNOWN_KEY and key is not None:
         shown = format_key(key)
         return (
@@ -37,14 +37,14 @@ def refusal_text(cause: Cause, address: Address, name: str, key: PeerKey | None)
 
 
 def stanza(cause: Cause, key: PeerKey | None) -> str:
-    """What to paste into peers.toml for a key that is in no stanza; otherwise empty."""
+    """The stanza to paste into peers.toml for an unknown key; empty for a known one."""
     if cause is not Cause.UNKNOWN_KEY or key is None:
         return ""
     return f'[[peers]]\nname = "NAME"\npublic_key = "{format_key(key)}"\n'
 
 
 def refused_data(config: Config, refusals: Sequence[Refusal], now: float) -> list[dict[str, Any]]:
-    """The part of `status`; whoever has got a stanza meanwhile is left out."""
+    """The part of `status`. Keys that have a stanza by now are left out."""
     return [
         _refused(config, refusal, now)
         for refusal in refusals

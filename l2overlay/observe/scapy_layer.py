@@ -111,13 +111,13 @@ MAX_DATAGRAM_LEN = 0xFFFF
 
 
 class Datagram(Packet):
-    """What a UDP payload of ours is, by its first byte."""
+    """A UDP payload of ours; its first byte tells which."""
 
     name = "l2overlay"
 
     @classmethod
     def dispatch_hook(cls, _pkt: bytes = b"", *_: Any, **__: Any) -> Any:
-        """`Init`, `Resp`, `Cookie`, `Data`, `Train`, or `Raw` for what has no such type or not its length."""
+        """`Init`, `Resp`, `Cookie`, `Data`, `Train`; or `Raw` if the type or the length is none of ours."""
         lengths = {
             1: (Init, 152, 152),
             2: (Resp, 100, 100),
@@ -130,7 +130,7 @@ class Datagram(Packet):
 
 
 class Init(Datagram):
-    """First message of a handshake: 152 bytes."""
+    """The first message of a handshake: 152 bytes."""
 
     name = "l2overlay INIT"
     fields_desc: ClassVar[list[Any]] = [
@@ -147,7 +147,7 @@ class Init(Datagram):
 
 
 class Resp(Datagram):
-    """Its answer: 100 bytes."""
+    """The answer to an INIT: 100 bytes."""
 
     name = "l2overlay RESP"
     fields_desc: ClassVar[list[Any]] = [
@@ -177,14 +177,14 @@ class Cookie(Datagram):
 
 
 class _AllButTheTag(XStrField):
-    """The ciphertext: all that is left but the last 16 bytes."""
+    """The ciphertext: everything that is left except for the last 16 bytes."""
 
     def getfield(self, pkt: Packet, s: bytes) -> tuple[bytes, bytes]:
         return s[-TAG_LEN:], self.m2i(pkt, s[:-TAG_LEN])
 
 
 class Data(Datagram):
-    """Sealed records; `open_data` opens them."""
+    """Sealed records. `open_data` opens them."""
 
     name = "l2overlay DATA"
     fields_desc: ClassVar[list[Any]] = [
@@ -198,7 +198,7 @@ class Data(Datagram):
 
 
 class Train(Datagram):
-    """One car of a train: a piece of sealed records and their tag; `open_train` opens them all."""
+    """One car of a train: a piece of sealed records and their tag. `open_train` opens all cars."""
 
     name = "l2overlay TRAIN"
     fields_desc: ClassVar[list[Any]] = [
@@ -224,7 +224,7 @@ bind_port(DEFAULT_PORT)
 
 
 def seal_data(plaintext: bytes, key: bytes, receiver: int, counter: int, suite: int = 1) -> Any:
-    """A `Data` under one direction's key of a session; `plaintext` may be a `Plaintext`."""
+    """A `Data` sealed with the key of one direction of a session. `plaintext` may be a `Plaintext`."""
     data = Data(receiver=receiver, counter=counter)
     sealed = _aead(key, suite).encrypt(_nonce(data), bytes(plaintext), None)
     data.sealed, data.tag = sealed[:-TAG_LEN], sealed[-TAG_LEN:]
@@ -232,14 +232,14 @@ def seal_data(plaintext: bytes, key: bytes, receiver: int, counter: int, suite: 
 
 
 def open_data(data: Any, key: bytes, suite: int = 1) -> Any:
-    """The `Plaintext` of a `Data`. Raises `cryptography.exceptions.InvalidTag` when the key is not its own."""
+    """The `Plaintext` of a `Data`. Raises `cryptography.exceptions.InvalidTag` if the key is another."""
     return Plaintext(_aead(key, suite).decrypt(_nonce(data), bytes(data.sealed) + bytes(data.tag), None))
 
 
 def seal_train(
     plaintext: bytes, key: bytes, receiver: int, counter: int, car_len: int, suite: int = 1
 ) -> list[Any]:
-    """The cars of a train, `car_len` bytes each but the last."""
+    """The cars of a train. Each has `car_len` bytes; the last may have fewer."""
     nonce = struct.pack("<IQ", receiver, counter)
     sealed = _aead(key, suite).encrypt(nonce, bytes(plaintext), None)
     step = car_len - TRAIN_HEAD_LEN
@@ -251,14 +251,14 @@ def seal_train(
 
 
 def open_train(cars: Iterable[Any], key: bytes, suite: int = 1) -> Any:
-    """The `Plaintext` of a train's cars, in whatever order. Raises `InvalidTag` also when one is missing."""
+    """The `Plaintext` of the cars of a train, in any order. Raises `InvalidTag` also if one is missing."""
     in_order = sorted(cars, key=lambda car: int(car.index))
     sealed = b"".join(bytes(car.piece) for car in in_order)
     return Plaintext(_aead(key, suite).decrypt(_nonce(in_order[0]), sealed, None))
 
 
 def trains_in(packets: Iterable[Any]) -> list[list[Any]]:
-    """The whole trains of a capture, as they began. What is there twice counts once."""
+    """The complete trains of a capture, in the order in which they began. A repeated car counts once."""
     trains: dict[tuple[int, int], dict[int, Any]] = {}
     for packet in packets:
         if Train in packet:

@@ -47,13 +47,13 @@ MAX_BODY_LEN = 0xFFFF
 
 
 class Record(Packet):
-    """One record of a plaintext, by its first byte; what follows its length belongs to the next one."""
+    """One record of a plaintext; its first byte tells which. What follows its length belongs to the next record."""
 
     name = "l2overlay record"
 
     @classmethod
     def dispatch_hook(cls, _pkt: bytes = b"", *_: Any, **__: Any) -> Any:
-        """The class of this kind of record; `Unknown` when its length is not of its kind, `Raw` when it is cut short."""
+        """The class of this kind of record; `Unknown` if the kind cannot have its length, `Raw` if it is cut short."""
         if not _pkt:
             return Raw
         if _pkt[0] == 0:
@@ -82,7 +82,7 @@ def _head(kind: int) -> list[Any]:
 
 
 def _rest(taken: int) -> Any:
-    """How much of a record's body is left behind `taken` bytes of it."""
+    """How many bytes of the body of a record follow the first `taken`."""
     return lambda pkt: max(0, pkt.length - taken)
 
 
@@ -139,7 +139,7 @@ class Slice(Record):
     ]
 
     def ethernet(self) -> Packet:
-        """The headers of the whole super-frame with this slice's bytes behind, dissected; lengths and sums are not right."""
+        """The headers of the super-frame and the bytes of this slice, dissected. Lengths and checksums are not right."""
         return Ether(self.header + self.data)
 
 
@@ -171,7 +171,7 @@ class Pong(Record):
 
 
 class PathProbe(Record):
-    """Its datagram has the size that is tried."""
+    """The datagram of this record has the size that is tried."""
 
     name = "l2overlay PATH_PROBE"
     fields_desc: ClassVar[list[Any]] = [
@@ -210,7 +210,7 @@ class Bye(Record):
 
 
 class Lan(Record):
-    """The key of the probes that the sender gives to its LAN, and how often where stations are has changed by a cable."""
+    """The key of the probes that the sender gives to its LAN, and how often a cable has moved stations."""
 
     name = "l2overlay LAN"
     fields_desc: ClassVar[list[Any]] = [
@@ -221,7 +221,7 @@ class Lan(Record):
 
 
 class Reception(Record):
-    """How many counters the other end has used since the last one, and how many of them were opened here."""
+    """How many counters the other end has used since the last report, and how many of them were opened here."""
 
     name = "l2overlay RECEPTION"
     fields_desc: ClassVar[list[Any]] = [*_head(12), LEIntField("used", 0), LEIntField("opened", 0)]
@@ -245,7 +245,7 @@ _SHAPES: dict[int, tuple[type[Packet], int, int]] = {
 
 
 class Plaintext(Packet):
-    """What a DATA datagram, or a train, says."""
+    """The records of a DATA datagram or of a train."""
 
     name = "l2overlay plaintext"
     fields_desc: ClassVar[list[Any]] = [PacketListField("records", [], Record, max_count=1 << 16)]

@@ -24,14 +24,14 @@ KERNEL_LOSSES = {
     "bridge_in": "for this host itself, at its bridge: nothing here speaks that protocol, or the host was too slow",
     "bridge_out": "sent by this host itself, at its bridge",
 }
-"""What the kernel drops beside the node's own reasons, and what that means."""
+"""What the kernel drops in addition to the node's own drop reasons, and what each means."""
 NAMED_TROUBLES = 8
-"""Peers that are down are named up to this many; a list of a thousand hides what matters."""
+"""At most so many peers that are down are named, because a list of a thousand hides what matters."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What the shell knows and the overlay does not."""
+    """What the shell knows, and the overlay does not."""
 
     name: str
     """The node's own name in peers.toml."""
@@ -39,7 +39,7 @@ class NodeFacts:
     pid: int
     uptime: float
     port: int
-    """UDP port that the node listens on."""
+    """The UDP port of the node."""
     gso: bool
     gro: bool
     tap: str
@@ -50,10 +50,10 @@ class NodeFacts:
     bridge: str
     bridge_ports: tuple[str, ...]
     bridge_adopted: bool
-    """The bridge was there before us and stays when we leave."""
+    """The bridge existed before the node, and stays when it leaves."""
     lag_p50: float
     lag_p99: float
-    """How late a task ran that had asked for a moment, seconds, over the last minute."""
+    """Seconds by which tasks ran later than they had asked for, over the last minute."""
     blocked_count: int
     """How often the UDP socket was full and the TAP had to wait."""
     log_lines_lost: int
@@ -61,11 +61,11 @@ class NodeFacts:
     """Seconds after a lone frame in which the node stays quick for the next, by rehearsals."""
     rehearsal_count: int = 0
     troubles: tuple[str, ...] = ()
-    """What is wrong with the host's side, one sentence each."""
+    """What is wrong on this host, one sentence each."""
     filter: Mapping[str, Any] | None = None
-    """What the filter does; None when nothing is filtered."""
+    """What the filter does; None if nothing is filtered."""
     unresolved: Mapping[PeerKey, tuple[str, float | None]] = field(default_factory=dict)
-    """Why peers are down where the shell knows it (no such name, a closed port), and seconds until the next try."""
+    """Why peers are down, as far as the shell knows (no such name, a closed port), and seconds until the next try."""
     loops: tuple[LoopStatus, ...] = ()
     storms: tuple[StormStatus, ...] = ()
     kernel_losses: Mapping[str, int] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class NodeFacts:
     stamp_lead: float = 0.0
     """Seconds by which the stamps of INITs are ahead of the wall clock."""
     refused: tuple[dict[str, Any], ...] = ()
-    """Handshakes that came to nothing lately (`refusals.refused_data`)."""
+    """Handshakes that failed lately (`refusals.refused_data`)."""
 
 
 def status_data(
@@ -116,7 +116,7 @@ def status_data(
 
 
 def _host_data(facts: NodeFacts) -> dict[str, Any]:
-    """What the node has on its host. `filter` is absent when nothing is filtered."""
+    """What the node has on its host. `filter` is absent if nothing is filtered."""
     data: dict[str, Any] = {
         "tap": {
             "name": facts.tap,
@@ -165,7 +165,7 @@ def _protection_data(config: Config, facts: NodeFacts) -> dict[str, Any]:
 def peers_data(
     config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float | None]]
 ) -> list[dict[str, Any]]:
-    """One object a peer, in the file's order."""
+    """One object per peer, in the order of the file."""
     wanted = {p.public_key: p.endpoint for p in config.peers}
     return [peer_data(p, wanted.get(p.key), unresolved.get(p.key)) for p in peers]
 
@@ -173,7 +173,7 @@ def peers_data(
 def peer_data(
     peer: PeerStatus, configured: Endpoint | None, unresolved: tuple[str, float | None] | None
 ) -> dict[str, Any]:
-    """One peer; for one that is down `reason` and `next_try` say why and when it is tried again."""
+    """One peer. If it is down, `reason` and `next_try` say why, and when it is tried again."""
     reason, next_try = (peer.reason, peer.next_try) if peer.up or unresolved is None else unresolved
     return {
         "name": peer.name,
@@ -200,7 +200,7 @@ def peer_data(
 
 
 def stations_data(config: Config, stations: Iterable[FdbEntry]) -> list[dict[str, Any]]:
-    """The filtering database: where each station is. `peer` is null for this host's side."""
+    """The filtering database: where each station is. `peer` is null on this host's side."""
     names = {p.public_key: p.name for p in config.peers}
     return [
         {
@@ -223,7 +223,7 @@ def counters_data(counters: Counters) -> dict[str, int]:
 
 
 def drops_data(counters: Counters, *, every: bool) -> dict[str, int]:
-    """What was not delivered, by reason; with `every` also the reasons that have not occurred."""
+    """What was not delivered, by reason. `every` includes the reasons that have not occurred."""
     found = {reason.value: counters.drops.get(reason, 0) for reason in DropReason}
     return found if every else {reason: count for reason, count in found.items() if count}
 
@@ -248,7 +248,7 @@ def _name_of(config: Config, key: PeerKey | None) -> str | None:
 
 
 def key_troubles(peers: Iterable[PeerStatus]) -> Iterator[str]:
-    """Keys that two hosts have."""
+    """A sentence for each key that two hosts have."""
     for peer in peers:
         if peer.two_hosts is not None:
             one, other = peer.two_hosts
@@ -261,7 +261,7 @@ def key_troubles(peers: Iterable[PeerStatus]) -> Iterator[str]:
 def peer_troubles(
     config: Config, peers: Iterable[PeerStatus], unresolved: Mapping[PeerKey, tuple[str, float | None]]
 ) -> list[str]:
-    """Peers that ought to be up and are not: those with an endpoint, whom we can call ourselves.
+    """Peers that should be up and are not: those with an endpoint, which this node can call itself.
 
     A peer that said that it leaves is not among them.
     """
@@ -277,7 +277,7 @@ def peer_troubles(
 
 
 def path_troubles(peers: Iterable[PeerStatus]) -> list[str]:
-    """Paths on which small frames arrive and larger ones do not, which looks like anything but an MTU."""
+    """Paths that carry small frames and lose larger ones."""
     small = [p for p in peers if p.up and p.path_too_small]
     named = [
         f"the path to peer {p.name} ({p.endpoint}) does not carry datagrams of {BASE_SIZE} bytes, so larger frames are "
@@ -290,7 +290,7 @@ def path_troubles(peers: Iterable[PeerStatus]) -> list[str]:
 
 
 def mtu_troubles(config: Config, peers: Iterable[PeerStatus]) -> list[str]:
-    """Peers that are up and whose segment has another MTU: large frames from the side with more are lost."""
+    """Peers that are up, but whose segment has another MTU: the side with the smaller one loses large frames."""
     ours = config.segment.mtu
     odd = [p for p in peers if p.up and p.mtu and p.mtu != ours]
     named = [
@@ -308,7 +308,7 @@ def _is_awaited(config: Config, peer: PeerStatus) -> bool:
 
 
 def _waits_for_call(peer: PeerStatus, configured: Endpoint | None) -> bool:
-    """Only the peer can begin: nobody told us where it is, and it was not there yet."""
+    """Only the peer can begin, because its address is neither configured nor known from before."""
     return not peer.up and peer.left is None and configured is None and peer.endpoint is None
 
 
