@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from l2overlay import __version__
+from l2overlay.cli.main import VERBS
 from l2overlay.service import install
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,7 @@ def test_dpkg_installs_the_package_and_removes_all_of_it(package: Path, tmp_path
         l2overlay --version
         id -nG l2overlay
         ls -l /usr/lib/systemd/system/l2overlay@.service
+        ls /usr/share/man/man1/l2overlay-join.1.gz /usr/share/bash-completion/completions/l2overlay
         l2overlay keygen /etc/l2overlay/lan.key
         dpkg -r l2overlay
         ls /etc/l2overlay
@@ -99,6 +101,18 @@ def test_dpkg_installs_the_package_and_removes_all_of_it(package: Path, tmp_path
     assert "\nl2overlay\n" in said, "the user of the service, and its group"
     assert said.rstrip().splitlines()[-1]
     assert "lan.key" in said
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
+def test_there_is_a_man_page_for_every_verb_and_man_has_no_complaint(tmp_path: Path) -> None:
+    run([sys.executable, "packaging/man_pages.py", str(tmp_path)], PYTHONPATH=str(ROOT))
+    assert {page.name for page in tmp_path.iterdir()} == {"l2overlay.1", *(f"l2overlay-{v}.1" for v in VERBS)}
+    for page in sorted(tmp_path.iterdir()):
+        done = subprocess.run(
+            ["man", "--warnings", "-l", str(page)], capture_output=True, text=True, check=False, timeout=30
+        )
+        assert (done.returncode, done.stderr) == (0, ""), page.name
+        assert "EXIT STATUS" in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

@@ -50,6 +50,7 @@ VERBS: dict[str, Verb] = {
     "cleanup": Verb("remove what a killed node left behind"),
     "filter": Verb("show, check or explain the filter's rules", ("show", "check", "explain", "reload")),
     "doctor": Verb("find out why frames do not arrive"),
+    "completion": Verb("print a completion script for bash, zsh or fish"),
     "demo": Verb("show three hosts as namespaces, joined by one segment"),
 }
 
@@ -151,7 +152,7 @@ def main(argv: list[str] | None = None, *, interruptible: bool = False) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     place = next((i for i, a in enumerate(arguments) if not a.startswith("-")), len(arguments))
-    top = _top_parser()
+    top = top_parser()
     args, unknown = top.parse_known_args(arguments[:place])
     _refuse_unknown(top, unknown)
     if place == len(arguments):
@@ -201,7 +202,8 @@ def load_verb(name: str) -> VerbModule:
         ) from error
 
 
-def _top_parser() -> VerbParser:
+def top_parser() -> VerbParser:
+    """The parser of the options before the verb; its help lists the verbs."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:<{width}}  {VERBS[name].help}" for name in VERBS)
     parser = VerbParser(
