@@ -250,7 +250,9 @@ class Link:
 
     def deadline(self) -> float:
         """When the next session or waiting frame is too old."""
-        oldest = min((session.created_time for session in self.sessions()), default=inf)
+        oldest = inf if self.current is None else self.current.created_time
+        for session in (*self.previous, *self.next):
+            oldest = min(oldest, session.created_time)
         return min(oldest + REJECT_TIME, self.waiting.deadline())
 
     def go_down(self) -> None:
