@@ -81,7 +81,10 @@ class RemoveFilter(Change):
 
 
 class Netfilter(Feature):
-    """The flags of the bridge. They come before the TAP joins, so that no frame passes the rules unseen."""
+    """The flags of the bridge. They come before the TAP joins, so that no frame passes the rules unseen.
+
+    The plan does not take them away: whoever removes the rules of [filter] undoes the flags as well.
+    """
 
     undo_kinds = (SetBridgeFlag, RemoveFilter)
 
