@@ -25,6 +25,7 @@ from l2overlay.config.types import Suite
 from l2overlay.controlplane import cookie, events, handshake, noise
 from l2overlay.counters import DropReason
 from l2overlay.dataplane import wire
+from l2overlay.errors import ExitCode
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
@@ -273,6 +274,12 @@ def test_each_drop_reason_has_a_meaning_and_a_remedy() -> None:
     for reason, meaning, remedy in rows:
         assert len(meaning.split()) > 2, reason
         assert remedy, reason
+
+
+def test_the_exit_codes_are_those_of_the_code() -> None:
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    table = operations.partition("Exit codes")[2].partition("###")[0]
+    assert [int(cells[0]) for cells in table_rows(table) if cells[0].isdigit()] == list(ExitCode)
 
 
 def test_the_table_of_events_is_the_code_s() -> None:
