@@ -75,7 +75,7 @@ class Links:
 
 
 class Link:
-    """One peer's."""
+    """The link to one peer."""
 
     __slots__ = (
         "_links",

@@ -1,12 +1,12 @@
-"""Microflows: what is known of a lone frame by its addresses alone, so that it takes the quick way (Open vSwitch's term).
+"""Microflows (Open vSwitch's term): the quick way of a lone frame whose addresses are known.
 
-A frame that comes alone - an echo, a keystroke, a request - meets cold caches, and each function on its way then costs
-microseconds. Here is kept, for at most `MAX_AGE`, where the last one with the same addresses and tag went: out, to which
-peer; in, from which peer it passes. The next one is packed and sealed, or opened and delivered, and nothing is asked again.
+A frame that comes alone (an echo, a keystroke, a request) meets cold caches, and each function on its way then costs
+microseconds. `Microflows` remembers, for at most `MAX_AGE`, where the last frame with the same addresses and tag went: out, to
+which link; in, from which peer it may pass. The next such frame is sealed or delivered, and nothing is decided again.
 
-The ordinary way is always right, and `None` means it. It is taken once in `MAX_AGE` by every flow, and does what can wait so
-long: the stations' ages, reports of reception. Whatever a flow's decision rests on ends all flows when it changes: a
-station that comes, moves or goes (`FilteringDatabase.version`), and all for which the owner calls `forget`.
+`None` means "take the ordinary way", which is always right. Every flow takes it once in `MAX_AGE`, and it does what can wait
+that long: the ages of stations, reports of reception. When something changes that a decision rests on, all flows end: the
+FDB counts its own changes (`FilteringDatabase.version`), and for any other change the owner calls `forget`.
 """
 
 from l2overlay.addresses import Address
@@ -20,16 +20,16 @@ from l2overlay.dataplane.wire import BASE_SIZE, DATA_OVERHEAD, RECORD_LEN
 from l2overlay.seams import Burst, TapFrame
 
 MAX_AGE = 1.0
-"""Seconds. So much later than without may a station expire, and so much earlier one that only such frames kept alive."""
+"""Seconds. A station's age may be wrong by this much, because these frames do not refresh it."""
 MAX_FLOWS = 1024
-"""In each direction; with one more all are forgotten."""
+"""In each direction. One more, and all of them are forgotten."""
 
 _CAPACITY = BASE_SIZE - DATA_OVERHEAD
 """Of a datagram that every path takes."""
 
 
 class Microflows:
-    """Of one node."""
+    """The microflows of one node."""
 
     __slots__ = ("_fdb", "_in", "_max_len", "_out", "_version")
 
