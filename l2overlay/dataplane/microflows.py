@@ -1,8 +1,8 @@
 """Microflows (Open vSwitch's term): the quick way of a lone frame whose addresses are known.
 
 A frame that comes alone (an echo, a keystroke, a request) meets cold caches, and each function on its way then costs
-microseconds. `Microflows` remembers, for at most `MAX_AGE`, where the last frame with the same addresses and tag went: out, to
-which link; in, from which peer it may pass. The next such frame is sealed or delivered, and nothing is decided again.
+microseconds. `Microflows` remembers, for at most `MAX_AGE`, where the last frame with the same addresses and tag went: out,
+to which link; in, from which peer it may pass. The next such frame is sealed or delivered, and nothing is decided again.
 
 `None` means "take the ordinary way", which is always right. Every flow takes it once in `MAX_AGE`, and it does what can wait
 that long: the ages of stations, reports of reception. When something changes that a decision rests on, all flows end: the
