@@ -48,6 +48,8 @@ VERBS: dict[str, Verb] = {
     "reload": Verb("make the node read its peers.toml again"),
     "leave": Verb("make the node leave the segment"),
     "cleanup": Verb("remove what a killed node left behind"),
+    "attach": Verb("let a VM, a container or a lab tool join the segment; without a tool, list them"),
+    "detach": Verb("remove a namespace's link or a TAP that attach made"),
     "filter": Verb("show, check or explain the filter's rules", ("show", "check", "explain", "reload")),
     "doctor": Verb("find out why frames do not arrive"),
     "completion": Verb("print a completion script for bash, zsh or fish"),

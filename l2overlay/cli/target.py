@@ -12,6 +12,11 @@ from l2overlay.suggestion import suggestion
 def add_node_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `[SEGMENT]` and `--run-dir`, which every verb that asks a node takes."""
     parser.add_argument("segment", nargs="?", help="the segment's name; omit it if only one node runs here")
+    add_run_dir_argument(parser)
+
+
+def add_run_dir_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--run-dir`."""
     parser.add_argument(
         "--run-dir",
         type=Path,

@@ -97,6 +97,8 @@ def status_data(
         "pid": facts.pid,
         "uptime": round(facts.uptime, 3),
         "mtu": config.segment.mtu,
+        "members": [peer.name for peer in config.peers],
+        "addresses": {host: list(map(str, own)) for host, own in config.segment.addresses.items()},
         "suite": config.segment.suite.name.lower(),
         **_host_data(facts),
         "loop_lag": {"p50": round(facts.lag_p50, 6), "p99": round(facts.lag_p99, 6)},

@@ -102,6 +102,8 @@ CALLS = {
     "peers list": ["peers", "list"],
     "peers add": ["peers", "add", "beta", "KEY", "--file"],
     "peers remove": ["peers", "remove", "beta", "--file"],
+    "attach": ["attach", "qemu", "--segment"],
+    "detach": ["detach", "tap", "vm1", "--segment"],
     "filter show": ["filter", "show"],
     "filter explain": ["filter", "explain", "tcp 10.9.0.1:1 > 10.9.0.2:2 in", "--segment"],
     "filter reload": ["filter", "reload"],

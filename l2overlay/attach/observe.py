@@ -1,0 +1,53 @@
+"""Reads what the plans of `attach` and `detach` look at."""
+
+import contextlib
+from pathlib import Path
+
+from l2overlay.attach import changes
+from l2overlay.attach.plan import HostView
+from l2overlay.linux.observe import has_ipv6, netlink, read_links
+
+
+def look() -> HostView:
+    """This host, its namespaces, and the links in those that this user may enter."""
+    with netlink() as ipr:
+        links = {link.name: link for link in read_links(ipr)}
+    names = namespaces()
+    return HostView(
+        links=links,
+        namespaces={name: _links_in(name) for name in names},
+        used_namespaces=_used(names),
+        has_ipv6=has_ipv6(),
+    )
+
+
+def namespaces() -> list[str]:
+    """The names that `ip netns` knows."""
+    try:
+        return sorted(path.name for path in changes.NAMESPACES.iterdir())
+    except OSError:
+        return []
+
+
+def _links_in(namespace: str) -> frozenset[str]:
+    """Empty for a namespace that this process may not enter."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with changes.inside(namespace) as inner:
+            return frozenset(link.get_attr("IFLA_IFNAME") for link in inner.link("dump"))
+    except (OSError, NetlinkError):
+        return frozenset()
+
+
+def _used(names: list[str]) -> frozenset[str]:
+    """The namespaces that a process is in (nsfs: a namespace is an inode)."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(OSError):
+            found[(changes.NAMESPACES / name).stat().st_ino] = name
+    used = set()
+    for process in Path("/proc").glob("[0-9]*/ns/net"):
+        with contextlib.suppress(OSError):
+            used.add(found.get(process.stat().st_ino, ""))
+    return frozenset(used - {""})
