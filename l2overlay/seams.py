@@ -5,7 +5,7 @@ then awaits readiness on `fileno()`. The real ones are `linux.tap.LinuxTap` and 
 tests put fakes here and nowhere else.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
@@ -70,8 +70,12 @@ Doorman = Callable[[bytes, int, bytes, Callable[[], Address]], bool]
 False: the burst is dropped, and the doorman has counted it."""
 
 
-class Udp(Protocol):
-    """The underlay's socket."""
+class Underlay(Protocol):
+    """What carries datagrams to the peers. The real one is a UDP socket; whatever takes bursts may stand here."""
+
+    gso: bool
+    gro: bool
+    """Whether the kernel takes, and gives, a whole burst in one call."""
 
     overflow_count: int
     """Datagrams, or bursts of them, that the socket had no room for, before those received last."""
@@ -97,5 +101,24 @@ class Udp(Protocol):
     def path_limit(self, address: Address) -> int:
         """The largest datagram (UDP payload, bytes) that the local interface towards `address` takes."""
 
+    def forget_paths(self) -> None:
+        """Ask the kernel again for the path limits."""
+
+    def forget_addresses(self) -> None:
+        """Ask the kernel again for the addresses of this host."""
+
+    def shield(self, known: Iterable[Address] | None) -> bool:
+        """Let the kernel keep apart what comes from other addresses than these; None ends that. Returns whether it does."""
+
+    def shut_hosts(self, hosts: frozenset[str]) -> None:
+        """Send nothing to these hosts."""
+
+    @property
+    def port(self) -> int:
+        """Where the peers reach it."""
+
     def fileno(self) -> int:
         """For readiness."""
+
+    def close(self) -> None:
+        """Give the descriptor back."""

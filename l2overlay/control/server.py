@@ -1,4 +1,4 @@
-"""The control socket: the node's end of what `l2overlay/control.py` describes.
+"""The control socket: the node's end of what `control/client.py` describes.
 
 Bounded on every side, because any member of its group may connect: clients, request length, time to ask and time to
 take an answer. A client that reads slowly waits alone; frames move in another task.
@@ -14,16 +14,16 @@ import select
 import socket
 import stat
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from l2overlay.control.client import ERROR_SCHEMA, MAX_REQUEST_LEN
+from l2overlay.control.requests import Answer, Request
 from l2overlay.errors import HostSetupError, L2OverlayError
 
 MAX_CLIENTS = 16
@@ -36,10 +36,6 @@ TAKE_TIMEOUT = 10.0
 GONE_INTERVAL = 1.0
 """Seconds between two looks at a client that has closed its sending half, whether it has closed the other, too."""
 SOCKET_MODE = 0o660
-
-Answer = dict[str, Any]
-Request = Callable[[Answer], Awaitable[Answer | AsyncIterator[Answer]]]
-"""Takes the request's arguments; gives one answer, or many and then the end of the connection."""
 
 
 class BadRequest(Exception):  # noqa: N818 - it is told to the client, not raised to a person

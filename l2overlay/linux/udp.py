@@ -1,4 +1,4 @@
-"""The underlay's socket: one UDP port for IPv4 and IPv6, as the `Udp` seam.
+"""The underlay's socket: one UDP port for IPv4 and IPv6, as the `Underlay` seam.
 
 A burst of equal datagrams crosses into the kernel once: UDP_SEGMENT cuts it on the way out (Linux 4.18), UDP_GRO
 hands it over joined on the way in (5.0). Single datagrams to many peers cross together: sendmmsg(2). Where the kernel,
@@ -54,7 +54,7 @@ _INT = struct.Struct("=i")
 
 
 class LinuxUdp:
-    """One bound, non-blocking socket; see `seams.Udp` for the contract of the batches.
+    """One bound, non-blocking socket; see `seams.Underlay` for the contract of the batches.
 
     `gso` and `gro` say whether bursts cross into the kernel whole. `gso` turns false for good when a send shows that
     the link cannot do it.

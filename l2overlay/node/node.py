@@ -11,19 +11,18 @@ import secrets
 import signal
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
 from l2overlay.addresses import Address, MacAddress, PeerKey, format_mac
 from l2overlay.config.types import Config, Endpoint, PeerConfig
-from l2overlay.control.requests import Answers
+from l2overlay.control.requests import Answer, Changing, Reading
 from l2overlay.control.run_dir import StampFile
-from l2overlay.control.server import Answer, ControlSocket, open_control_socket
+from l2overlay.control.server import ControlSocket, open_control_socket
 from l2overlay.controlplane.events import (
     DatagramReturned,
     Event,
@@ -37,6 +36,7 @@ from l2overlay.controlplane.events import (
 )
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
+from l2overlay.node.facts import Facts
 from l2overlay.node.filter_keeper import FilterKeeper
 from l2overlay.node.flood_watch import FloodWatch
 from l2overlay.node.journal import Journal, LineWriter
@@ -53,7 +53,7 @@ from l2overlay.node.timer import LoopLag, OverlayTimer, boot_time
 from l2overlay.node.underlay import LOOKED_AT, Paths
 from l2overlay.node.way import LOOK_INTERVAL, OwnBridge, Ways
 from l2overlay.overlay import Overlay, PeerStatus
-from l2overlay.seams import Udp
+from l2overlay.seams import Underlay
 
 RELOAD_SCHEMA = "l2overlay.reload/1"
 
@@ -73,26 +73,6 @@ NAMED_PEERS = 8
 """Silent peers that are named at start-up."""
 
 
-class NodeUdp(Udp, Protocol):
-    """The UDP seam with what a node asks of the real one besides."""
-
-    gso: bool
-    gro: bool
-
-    @property
-    def port(self) -> int: ...
-
-    def forget_paths(self) -> None: ...
-
-    def forget_addresses(self) -> None: ...
-
-    def shield(self, known: Iterable[Address] | None) -> bool: ...
-
-    def shut_hosts(self, hosts: frozenset[str]) -> None: ...
-
-    def close(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """Where a node runs: the real thing, or fakes."""
@@ -100,7 +80,7 @@ class Surroundings:
     peers_file: Path
     control_path: Path
     site: Site
-    open_udp: Callable[[int, str], NodeUdp]
+    open_udp: Callable[[int, str], Underlay]
     open_watch: Callable[[], Watch]
     stamps: StampFile
     writer: LineWriter
@@ -166,7 +146,7 @@ class Node:
         self._failure: HostSetupError | None = None
         self._joined = False
         self._size_look_time = -SIZE_LOOK_INTERVAL
-        self._udp: NodeUdp | None = None
+        self._udp: Underlay | None = None
         self._overlay: Overlay | None = None
         self._rehearsal: Rehearsal | None = None
         # made by _set_up_overlay, together with the overlay
@@ -189,7 +169,7 @@ class Node:
         return own
 
     @property
-    def udp(self) -> NodeUdp:
+    def udp(self) -> Underlay:
         """The underlay's socket."""
         assert self._udp is not None
         return self._udp
@@ -220,6 +200,14 @@ class Node:
         """Say goodbye, undo, end."""
         self._leaving = True
         self._life.cancel()
+
+    def _asked_to_leave(self, purge: bool) -> tuple[str, ...]:
+        """By a client, which gets its answer first. Returns the ports for which the bridge stays."""
+        site = self.around.site
+        site.purge = purge
+        self.journal.say("asked to leave")
+        trio.lowlevel.current_trio_token().run_sync_soon(self.leave)
+        return site.kept_for
 
     # -- coming --------------------------------------------------------------------------------------------------
 
@@ -283,7 +271,7 @@ class Node:
             f"UDP port {udp.port}{at and f' of {at}'} {' '.join(kinds) or 'one datagram a call'}",
         )
 
-    def _open_udp(self, at: Endpoint) -> NodeUdp:
+    def _open_udp(self, at: Endpoint) -> Underlay:
         return self.around.open_udp(at.port, at.host)
 
     async def _set_up_overlay(self, nursery: trio.Nursery) -> None:
@@ -330,11 +318,45 @@ class Node:
         self.refused_ports = RefusedPorts(nursery, self.clock)
         self.resolver = Resolver(nursery, self._set_endpoint, around.lookup)
         self.floods = FloodWatch(self._overlay, lambda: self.udp, self.pump, self.journal, self.clock)
-        self._control = ControlSocket(
-            open_control_socket(around.control_path), Answers(self).requests(), self.journal.say
-        )
+        self._control = self._open_control()
         self.pump.attach_tap(around.site.tap)
         self._note_stamp()
+
+    def _open_control(self) -> ControlSocket:
+        facts = self._facts()
+        reading = Reading(
+            self.overlay,
+            self.clock,
+            lambda: self.config,
+            facts.now,
+            facts.unresolved,
+            self.filter,
+            self.journal,
+        )
+        changing = Changing(lambda: self.config, self.reload_and_tell, self._asked_to_leave)
+        requests = {**reading.requests(), **changing.requests()}
+        return ControlSocket(open_control_socket(self.around.control_path), requests, self.journal.say)
+
+    def _facts(self) -> Facts:
+        return Facts(
+            key=self.key,
+            start_time=self.start_time,
+            clock=self.clock,
+            config=lambda: self.config,
+            overlay=self.overlay,
+            site=self.around.site,
+            udp=lambda: self.udp,
+            pump=self.pump,
+            lag=self.lag,
+            keeper=self.keeper,
+            filter=self.filter,
+            floods=self.floods,
+            journal=self.journal,
+            look_at_losses=self.look_at_losses,
+            stamp_lead=self.stamp_lead,
+            way_troubles=lambda: self.way_troubles,
+            why_down=self.why_down,
+        )
 
     def _prepare_rehearsal(self) -> Callable[[], object] | None:
         if not self.around.linger:
@@ -671,7 +693,7 @@ class Node:
         if new_udp is not None:
             udp.close()
 
-    def _follow_here(self, config: Config, udp: NodeUdp) -> None:
+    def _follow_here(self, config: Config, udp: Underlay) -> None:
         """In all parts but the host."""
         self.overlay.reconfigure(config, self.clock())
         self.config = config
@@ -684,7 +706,7 @@ class Node:
         self.pump.flush()
         self._names = names
 
-    async def _go_back(self, config: Config, udp: NodeUdp) -> None:
+    async def _go_back(self, config: Config, udp: Underlay) -> None:
         """Put the old configuration and socket in force again. What cannot be put back ends the node."""
         try:
             self.config = config
@@ -697,7 +719,7 @@ class Node:
             )
             trio.lowlevel.current_trio_token().run_sync_soon(self.leave)
 
-    def _open_another(self, config: Config) -> NodeUdp | None:
+    def _open_another(self, config: Config) -> Underlay | None:
         """A socket for the new configuration, where that wants another one."""
         old, new = (listen_endpoint(each, self.key) for each in (self.config, config))
         return self._open_udp(new) if new != old else None
@@ -715,7 +737,7 @@ class Node:
             self.filter.configure(self.config)
             raise
 
-    def _change_socket(self, udp: NodeUdp) -> None:
+    def _change_socket(self, udp: Underlay) -> None:
         """The peers learn our new port as that of a peer that moved: their answers to this come to it."""
         self._udp = udp
         self.pump.replace_udp(udp)

@@ -37,7 +37,7 @@ from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import VIRTIO_LEN
 from l2overlay.node.latency.pause import Pause
 from l2overlay.overlay import Overlay
-from l2overlay.seams import Burst, Gather, Tap, Udp
+from l2overlay.seams import Burst, Gather, Tap, Underlay
 
 FRAMES_PER_READ = 64
 """At most. One may be 64 KiB: 64 of them are 4 MiB, about 10 ms of work at 3.5 Gbit/s."""
@@ -74,7 +74,7 @@ class Pump:
     def __init__(
         self,
         overlay: Overlay,
-        udp: Udp,
+        udp: Underlay,
         clock: Callable[[], float],
         *,
         tell: Callable[[Event], None],
@@ -146,7 +146,7 @@ class Pump:
         except (OSError, ValueError):
             return  # its descriptor is closed already, and the kernel forgot it with that
 
-    def replace_udp(self, udp: Udp) -> None:
+    def replace_udp(self, udp: Underlay) -> None:
         """Go on with another socket; what waited for the old one to have room is tried on the new one."""
         self._epoll.unregister(self._udp_fd)
         self._udp, self._udp_fd = udp, udp.fileno()

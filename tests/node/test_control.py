@@ -17,10 +17,10 @@ from trio.testing import MockClock
 
 from l2overlay.control import client, server
 from l2overlay.control.client import MAX_REQUEST_LEN
+from l2overlay.control.requests import Answer
 from l2overlay.control.server import (
     MAX_CLIENTS,
     MAX_FOLLOWERS,
-    Answer,
     BadRequest,
     ControlSocket,
     open_control_socket,
