@@ -18,7 +18,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 DEMO_NEEDS := ip=iproute2 ping=iputils-ping
 TEST_NEEDS := $(DEMO_NEEDS) tcpdump=tcpdump iptables=iptables nft=nftables ethtool=ethtool iperf3=iperf3 \
 	dnsmasq=dnsmasq-base \
-	qemu-system-x86_64=qemu-system-x86 /usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu
+	qemu-system-x86_64=qemu-system-x86 /usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu \
+	/usr/lib/cni/bridge=containernetworking-plugins lxc-execute=lxc /bin/busybox=busybox-static
 
 .PHONY: help
 help: ## This list

@@ -27,6 +27,13 @@ def run_example(*argv: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def require(*paths: str) -> None:
+    """Skip the test unless all of these files are there."""
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed (`make test` does it)")
+
+
 def test_there_are_examples() -> None:
     assert set(NAMES) >= {"two-hosts", "three-hosts", "ipv6-underlay"}
 
@@ -54,13 +61,7 @@ def test_hosts_and_guests_of_an_example_reach_each_other(name: str) -> None:
 @pytest.mark.host
 @pytest.mark.slow
 def test_a_diskless_vm_boots_by_pxe_from_a_server_on_the_other_host(tmp_path: Path) -> None:
-    missing = [
-        p
-        for p in ("/usr/bin/qemu-system-x86_64", "/usr/lib/ipxe/qemu/pxe-virtio.rom")
-        if not Path(p).exists()
-    ]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed (`make test` does it)")
+    require("/usr/bin/qemu-system-x86_64", "/usr/lib/ipxe/qemu/pxe-virtio.rom")
     done = run_example(EXAMPLES / "qemu" / "run.py", "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     console, dnsmasq = (tmp_path / "console.txt").read_text(), (tmp_path / "dnsmasq.txt").read_text()
@@ -70,3 +71,30 @@ def test_a_diskless_vm_boots_by_pxe_from_a_server_on_the_other_host(tmp_path: Pa
     assert "DHCPACK(eth0) 10.9.0.1" in dnsmasq
     assert "boot.ipxe to 10.9.0.1" in dnsmasq
     assert "payload to 10.9.0.1" in dnsmasq
+
+
+@pytest.mark.host
+def test_containers_of_lxc_on_two_hosts_ping_each_other_and_fetch_a_file(tmp_path: Path) -> None:
+    require("/usr/bin/lxc-execute", "/bin/busybox")
+    done = run_example(EXAMPLES / "lxc" / "run.py", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = (tmp_path / "seen.txt").read_text()
+    assert seen.count("lxc.net.0.link = br-boxes") == 2
+    assert "3 packets transmitted, 3 packets received" in seen
+    assert "1048576 bytes arrived by TCP as they were sent" in seen
+    assert "lxc.net.0.ipv4.address = 10.9.0.33/24" in seen  # each from its own host's slice
+    assert "lxc.net.0.ipv4.address = 10.9.0.65/24" in seen
+
+
+@pytest.mark.host
+def test_the_cni_plugin_adds_and_deletes_by_what_attach_prints(tmp_path: Path) -> None:
+    require("/usr/lib/cni/bridge")
+    done = run_example(EXAMPLES / "cni" / "run.py", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = (tmp_path / "seen.txt").read_text()
+    assert '"address": "10.9.0.33/24"' in seen
+    assert '"address": "10.9.0.65/24"' in seen
+    assert "ports after ADD: [1, 1]" in seen
+    assert "3 packets transmitted, 3 received, 0% packet loss" in seen
+    assert "ports after DEL: [0, 0]" in seen
+    assert "exit codes: [0, 0]" in seen

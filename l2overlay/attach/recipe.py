@@ -32,8 +32,8 @@ class Step:
         """The step as lines of shell."""
         if not self.file:
             return self.run
-        tee = "tee -a" if self.append else "tee"
-        return f"{tee} {self.file} >/dev/null <<'END'\n{self.text}END"
+        write = f"cat >>{self.file}" if self.append else f"install -D -m 644 /dev/stdin {self.file}"
+        return f"{write} <<'END'\n{self.text}END"
 
 
 @dataclass(frozen=True, slots=True)
