@@ -52,8 +52,12 @@ def burst_limit(datagram_size: int) -> int:
     return min(MAX_BURST_DATAGRAMS, MAX_BURST_LEN // datagram_size)
 
 
-class Tap(Protocol):
-    """A virtual Ethernet port."""
+class Attachment(Protocol):
+    """What this node's own stations are behind: one virtual Ethernet port today.
+
+    The overlay knows one local port. So whatever joins several sockets to it, such as a small learning hub, is an
+    Attachment too: it keeps frames between them to itself, and its descriptor may be an epoll of theirs.
+    """
 
     def receive_frames(self, limit: int) -> list[TapFrame]:
         """At most `limit` frames that wait now; fewer when drained. Raises OSError(EBADFD) when the device is gone."""

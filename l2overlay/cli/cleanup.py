@@ -61,7 +61,7 @@ def clean(run_dir: RunDir, segment: str | None, *, purge: bool = False) -> "Undo
     from l2overlay.linux import apply
     from l2overlay.linux.features.bridge import RemoveBridge
     from l2overlay.linux.undo import Undo
-    from l2overlay.node.site import load_undo
+    from l2overlay.node.attachment import load_undo
 
     pid = run_dir.holder()
     if pid is not None:

@@ -1,4 +1,4 @@
-"""The TAP: a virtual Ethernet port of the kernel, as the `Tap` seam.
+"""The TAP: a virtual Ethernet port of the kernel, as the `Attachment` seam.
 
 Linux Documentation/networking/tuntap.rst; `struct virtio_net_hdr` is in the virtio specification 1.2, 5.1.6.
 Every read and write carries one frame behind the 10-byte header, little-endian on every machine. With offload
@@ -57,7 +57,7 @@ _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 
 
 class LinuxTap:
-    """A TAP that this process holds open; see `seams.Tap` for the contract of the batches."""
+    """A TAP that this process holds open; see `seams.Attachment` for the contract of the batches."""
 
     def __init__(self, fd: int, name: str, offloads: tuple[str, ...]) -> None:
         self._fd = fd

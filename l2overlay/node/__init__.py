@@ -7,7 +7,7 @@
     timer.py      the overlay's clock and timer, and how late the loop runs
     refused_port.py  why a silent peer does not answer, as far as ICMP says it
     resolver.py   endpoints to addresses
-    site.py       TAP and bridge: plan, note, apply, undo
+    side.py       TAP and bridge: plan, note, apply, undo
     keeper.py     watches the host and repairs it; underlay.py tells which changes matter
     reload.py     a new peers.toml, or every mistake in it
     journal.py    log lines and events

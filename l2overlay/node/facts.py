@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from l2overlay.addresses import PeerKey
 from l2overlay.config.types import Config
+from l2overlay.node.attachment import HostSide
 from l2overlay.node.filter_keeper import FilterKeeper
 from l2overlay.node.flood_watch import FloodWatch
 from l2overlay.node.journal import Journal
 from l2overlay.node.keeper import Keeper
 from l2overlay.node.pump import Pump
-from l2overlay.node.site import Site
 from l2overlay.node.timer import LoopLag
 from l2overlay.observe.refusals import refused_data
 from l2overlay.observe.status import NodeFacts
@@ -28,7 +28,7 @@ class Facts:
     clock: Callable[[], float]
     config: Callable[[], Config]
     overlay: Overlay
-    site: Site
+    side: HostSide
     udp: Callable[[], Underlay]
     """The socket of now: a reload may replace it."""
     pump: Pump
@@ -45,10 +45,10 @@ class Facts:
     def now(self) -> NodeFacts:
         """The facts of this moment. Counts first what the kernel has lost at the TAP since the last look."""
         self.look_at_losses()
-        config, overlay, site, udp, pump, now = (
+        config, overlay, side, udp, pump, now = (
             self.config(),
             self.overlay,
-            self.site,
+            self.side,
             self.udp(),
             self.pump,
             self.clock(),
@@ -63,20 +63,20 @@ class Facts:
             port=udp.port,
             gso=udp.gso,
             gro=udp.gro,
-            tap=site.spec.tap,
-            tap_mac=site.spec.tap_mac,
+            tap=side.spec.tap,
+            tap_mac=side.spec.tap_mac,
             tap_present=pump.tap is not None,
-            offload=bool(pump.tap is not None and site.tap.offloads),
-            bridge=site.spec.bridge,
-            bridge_ports=site.ports,
-            bridge_adopted=site.adopted,
+            offload=bool(pump.tap is not None and side.tap.offloads),
+            bridge=side.spec.bridge,
+            bridge_ports=side.ports,
+            bridge_adopted=side.adopted,
             lag_p50=self.lag.percentile(0.5),
             lag_p99=self.lag.percentile(0.99),
             blocked_count=pump.blocked_count,
             stamp_lead=self.stamp_lead(),
             refused=tuple(refused_data(config, overlay.refusals(now), now)),
             linger=pump.linger,
-            kernel_losses=dict(site.losses.counts),
+            kernel_losses=dict(side.losses.counts),
             rehearsal_count=pump.rehearsal_count,
             log_lines_lost=self.journal.lines_lost,
             troubles=self._troubles(),
@@ -94,7 +94,7 @@ class Facts:
     def _troubles(self) -> tuple[str, ...]:
         return (
             *self.keeper.troubles,
-            *self.site.troubles,
+            *self.side.troubles,
             *self.way_troubles(),
             *self.filter.troubles,
             *self.floods.troubles,

@@ -12,9 +12,9 @@ import trio
 
 from l2overlay.errors import HostSetupError
 from l2overlay.linux.links import ChangeKind, LinkChange
+from l2overlay.node.attachment import HostSide
 from l2overlay.node.journal import Journal
 from l2overlay.node.pump import Pump
-from l2overlay.node.site import Site
 
 GATHER_TIME = 0.05
 """Seconds to wait for the rest of what belongs together: a bridge that goes takes addresses and routes along."""
@@ -43,19 +43,21 @@ class Watch(Protocol):
 
 
 class Keeper:
-    """Keeps one site. `underlay_changed` gets the links that changed (empty for one that is not known), when all is together
-    that belongs together; `routes_changed` is called at once."""
+    """Keeps TAP and bridge in order.
+
+    `underlay_changed` gets the links that changed, gathered; "" stands for an unknown one. `routes_changed` is called at once.
+    """
 
     def __init__(
         self,
-        site: Site,
+        side: HostSide,
         watch: Watch,
         pump: Pump,
         journal: Journal,
         underlay_changed: Callable[[frozenset[str]], None],
         routes_changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._site = site
+        self._side = side
         self._watch = watch
         self._pump = pump
         self._journal = journal
@@ -74,7 +76,7 @@ class Keeper:
     def tap_lost(self, error: OSError) -> None:
         """The pump met a TAP that is gone."""
         self._tap_gone = True
-        self._journal.tell("tap_lost", f"TAP {self._site.spec.tap} is gone ({error.strerror or error})")
+        self._journal.tell("tap_lost", f"TAP {self._side.spec.tap} is gone ({error.strerror or error})")
         self._wanted.set()
 
     async def run(self) -> None:
@@ -88,14 +90,14 @@ class Keeper:
             self._watch.close()
 
     async def reconfigure(self) -> None:
-        """`site.spec` has changed: follow it. Raises HostSetupError, and then it is as it was."""
+        """`side.spec` has changed: follow it. Raises HostSetupError, and then it is as it was."""
         async with self._lock:
-            await trio.to_thread.run_sync(self._site.repair)
+            await trio.to_thread.run_sync(self._side.repair)
 
     async def _listen(self) -> None:
-        ours = (self._site.spec.tap, self._site.spec.bridge)
+        ours = (self._side.spec.tap, self._side.spec.bridge)
         while True:
-            self._site.ports = self._watch.ports(self._site.spec.bridge)
+            self._side.ports = self._watch.ports(self._side.spec.bridge)
             await trio.lowlevel.wait_readable(self._watch.fileno())
             for change in self._watch.receive_changes():
                 if change.link in ours:
@@ -108,7 +110,7 @@ class Keeper:
             self._routes_changed()
 
     def _note_own(self, change: LinkChange) -> None:
-        if change.kind is ChangeKind.LINK_GONE and change.link == self._site.spec.tap:
+        if change.kind is ChangeKind.LINK_GONE and change.link == self._side.spec.tap:
             self._tap_gone = True
         self._wanted.set()
 
@@ -129,7 +131,7 @@ class Keeper:
     async def _repair_when_wanted(self) -> None:
         while True:
             with trio.move_on_after(
-                TROUBLE_INTERVAL if self.troubles or self._site.troubles else float("inf")
+                TROUBLE_INTERVAL if self.troubles or self._side.troubles else float("inf")
             ):
                 await self._wanted.wait()
             await trio.sleep(GATHER_TIME)
@@ -160,17 +162,17 @@ class Keeper:
         return bool(lines)
 
     async def _put_in_order(self) -> list[str]:
-        site, lines = self._site, []
+        side, lines = self._side, []
         if self._tap_gone or self._pump.tap is None:
             self._pump.detach_tap()
-            await trio.to_thread.run_sync(site.reopen_tap)
+            await trio.to_thread.run_sync(side.reopen_tap)
             self._tap_gone = False
-            lines.append(f"make the TAP {site.spec.tap} again")
+            lines.append(f"make the TAP {side.spec.tap} again")
         try:
-            lines += await trio.to_thread.run_sync(site.repair)
+            lines += await trio.to_thread.run_sync(side.repair)
         finally:
             if self._pump.tap is None:
-                self._pump.attach_tap(site.tap)
+                self._pump.attach_tap(side.tap)
         return lines
 
     def _tell_trouble(self, trouble: str) -> None:

@@ -36,6 +36,7 @@ from l2overlay.controlplane.events import (
 )
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
+from l2overlay.node.attachment import HostSide, host_spec
 from l2overlay.node.facts import Facts
 from l2overlay.node.filter_keeper import FilterKeeper
 from l2overlay.node.flood_watch import FloodWatch
@@ -48,7 +49,6 @@ from l2overlay.node.pump import Pump
 from l2overlay.node.refused_port import RefusedPorts
 from l2overlay.node.reload import Reload, read_again
 from l2overlay.node.resolver import Lookup, Resolver, system_lookup
-from l2overlay.node.site import Site, host_spec
 from l2overlay.node.timer import LoopLag, OverlayTimer, boot_time
 from l2overlay.node.underlay import LOOKED_AT, Paths
 from l2overlay.node.way import LOOK_INTERVAL, OwnBridge, Ways
@@ -74,12 +74,12 @@ NAMED_PEERS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """Where a node runs: the real thing, or fakes."""
 
     peers_file: Path
     control_path: Path
-    site: Site
+    side: HostSide
     open_udp: Callable[[int, str], Underlay]
     open_watch: Callable[[], Watch]
     stamps: StampFile
@@ -123,21 +123,21 @@ def _first_cause(error: Exception) -> Exception:
 class Node:
     """From set-up to undo; `run` once."""
 
-    def __init__(self, config: Config, private_key: bytes, key: PeerKey, around: Surroundings) -> None:
+    def __init__(self, config: Config, private_key: bytes, key: PeerKey, environment: Environment) -> None:
         self.config = config
         self._private_key = private_key
         self.key = key
-        self.around = around
+        self.environment = environment
         self._names = {peer.public_key: peer.name for peer in config.peers}
-        self.journal = Journal(around.writer, lambda peer: self._names.get(peer, "?"))
-        self.clock = around.clock
+        self.journal = Journal(environment.writer, lambda peer: self._names.get(peer, "?"))
+        self.clock = environment.clock
         self._life = trio.CancelScope()
         self._awaited = {p.public_key for p in config.peers if p.endpoint is not None} - {key}
         self._all_up = trio.Event()
         self._reload_lock = trio.Lock()
         self._paths = Paths()
-        site = around.site
-        self._ways = Ways(OwnBridge(site.spec.bridge, site.spec.tap, lambda: site.ports))
+        side = environment.side
+        self._ways = Ways(OwnBridge(side.spec.bridge, side.spec.tap, lambda: side.ports))
         self._by_bridge: frozenset[tuple[str, Address]] = frozenset()
         self._ways_time = -inf
         self.way_troubles: tuple[str, ...] = ()
@@ -158,8 +158,8 @@ class Node:
         self.resolver: Resolver
         self.refused_ports: RefusedPorts
         self._control: ControlSocket
-        self.start_time = around.clock()
-        self._start_wall = around.wall_clock()
+        self.start_time = environment.clock()
+        self._start_wall = environment.wall_clock()
 
     @property
     def own(self) -> PeerConfig:
@@ -203,11 +203,11 @@ class Node:
 
     def _asked_to_leave(self, purge: bool) -> tuple[str, ...]:
         """By a client, which gets its answer first. Returns the ports for which the bridge stays."""
-        site = self.around.site
-        site.purge = purge
+        side = self.environment.side
+        side.purge = purge
         self.journal.say("asked to leave")
         trio.lowlevel.current_trio_token().run_sync_soon(self.leave)
-        return site.kept_for
+        return side.kept_for
 
     # -- coming --------------------------------------------------------------------------------------------------
 
@@ -249,41 +249,41 @@ class Node:
             raise
 
     async def _set_up_host(self) -> None:
-        around, site = self.around, self.around.site
-        await trio.to_thread.run_sync(site.open_tap)
-        offload = "on" if site.tap.offloads else "off"
-        around.progress.phase(
-            "tap", f"{site.spec.tap} {format_mac(site.spec.tap_mac)} mtu {site.spec.mtu} offload {offload}"
+        environment, side = self.environment, self.environment.side
+        await trio.to_thread.run_sync(side.open_tap)
+        offload = "on" if side.tap.offloads else "off"
+        environment.progress.phase(
+            "tap", f"{side.spec.tap} {format_mac(side.spec.tap_mac)} mtu {side.spec.mtu} offload {offload}"
         )
-        await trio.to_thread.run_sync(site.set_up_bridge)
-        ports = ", ".join(port for port in site.ports if port != site.spec.tap) or "no other port yet"
-        origin = "adopted" if site.adopted else "taken over" if site.found_ours else "made"
-        around.progress.phase("bridge", f"{site.spec.bridge} {origin}, {ports}")
-        for note in site.notes:
+        await trio.to_thread.run_sync(side.set_up_bridge)
+        ports = ", ".join(port for port in side.ports if port != side.spec.tap) or "no other port yet"
+        origin = "adopted" if side.adopted else "taken over" if side.found_ours else "made"
+        environment.progress.phase("bridge", f"{side.spec.bridge} {origin}, {ports}")
+        for note in side.notes:
             self.journal.say(f"note: {note}")
-        for trouble in site.troubles:
+        for trouble in side.troubles:
             self.journal.tell("degraded", f"degraded: {trouble}")
         udp = self._udp = self._open_udp(listen_endpoint(self.config, self.key))
         kinds = [kind for kind, on in (("gso", udp.gso), ("gro", udp.gro)) if on]
         at = self.config.segment.listen_address
-        around.progress.phase(
+        environment.progress.phase(
             "underlay",
             f"UDP port {udp.port}{at and f' of {at}'} {' '.join(kinds) or 'one datagram a call'}",
         )
 
     def _open_udp(self, at: Endpoint) -> Underlay:
-        return self.around.open_udp(at.port, at.host)
+        return self.environment.open_udp(at.port, at.host)
 
     async def _set_up_overlay(self, nursery: trio.Nursery) -> None:
-        around, now = self.around, self.clock()
+        environment, now = self.environment, self.clock()
         self._overlay = Overlay(
             self.config,
             self._private_key,
             now=now,
-            wall_clock=around.wall_clock(),
-            last_stamp=around.stamps.read(boot_time()),
+            wall_clock=environment.wall_clock(),
+            last_stamp=environment.stamps.read(boot_time()),
             random=secrets.token_bytes,
-            own_macs=around.site.own_macs,
+            own_macs=environment.side.own_macs,
         )
         self.pump = Pump(
             self._overlay,
@@ -294,20 +294,20 @@ class Node:
             too_long=self._link_refused_size,
             timer_moved=self._timer_moved,
             rehearse=self._prepare_rehearsal(),
-            linger=around.linger,
+            linger=environment.linger,
         )
         self._timer = OverlayTimer(self._overlay, self.clock, self.pump.flush, self.pump.read_waiting)
         self.lag = LoopLag(self._timer.check)
         self.keeper = Keeper(
-            around.site,
-            around.open_watch(),
+            environment.side,
+            environment.open_watch(),
             self.pump,
             self.journal,
             self._underlay_changed,
             self._routes_changed,
         )
         self.filter = FilterKeeper(
-            around.site.firewall,
+            environment.side.firewall,
             self._overlay,
             self.journal,
             self.clock,
@@ -316,10 +316,10 @@ class Node:
         )
         self.filter.configure(self.config)
         self.refused_ports = RefusedPorts(nursery, self.clock)
-        self.resolver = Resolver(nursery, self._set_endpoint, around.lookup)
+        self.resolver = Resolver(nursery, self._set_endpoint, environment.lookup)
         self.floods = FloodWatch(self._overlay, lambda: self.udp, self.pump, self.journal, self.clock)
         self._control = self._open_control()
-        self.pump.attach_tap(around.site.tap)
+        self.pump.attach_tap(environment.side.tap)
         self._note_stamp()
 
     def _open_control(self) -> ControlSocket:
@@ -335,7 +335,7 @@ class Node:
         )
         changing = Changing(lambda: self.config, self.reload_and_tell, self._asked_to_leave)
         requests = {**reading.requests(), **changing.requests()}
-        return ControlSocket(open_control_socket(self.around.control_path), requests, self.journal.say)
+        return ControlSocket(open_control_socket(self.environment.control_path), requests, self.journal.say)
 
     def _facts(self) -> Facts:
         return Facts(
@@ -344,7 +344,7 @@ class Node:
             clock=self.clock,
             config=lambda: self.config,
             overlay=self.overlay,
-            site=self.around.site,
+            side=self.environment.side,
             udp=lambda: self.udp,
             pump=self.pump,
             lag=self.lag,
@@ -359,7 +359,7 @@ class Node:
         )
 
     def _prepare_rehearsal(self) -> Callable[[], object] | None:
-        if not self.around.linger:
+        if not self.environment.linger:
             return None
         try:
             self._rehearsal = Rehearsal(self.config.segment.suite)
@@ -373,7 +373,7 @@ class Node:
             with trio.move_on_after(PEERS_WAIT):
                 await self._all_up.wait()
         peers = self.overlay.peers(self.clock())
-        self.around.progress.phase("peers", f"{sum(p.up for p in peers)}/{len(peers)} up")
+        self.environment.progress.phase("peers", f"{sum(p.up for p in peers)}/{len(peers)} up")
         missing = [p for p in peers if self._is_missing(p)]
         for peer in missing[:NAMED_PEERS]:
             self.journal.say(f"peer {peer.name} {self._silence_of(peer)}")
@@ -403,7 +403,7 @@ class Node:
         up = f"{sum(p.up for p in peers)}/{len(peers)}"
         self.journal.say(
             f"READY segment {self.config.segment.name} node {self.own.name} peers {up}"
-            f" in {self.around.progress.elapsed:.2f} s"
+            f" in {self.environment.progress.elapsed:.2f} s"
         )
         notify("READY=1", f"STATUS=peers {up} up")
 
@@ -449,7 +449,7 @@ class Node:
             self._rehearsal.close()
 
     def _undo(self) -> None:
-        undone = self.around.site.take_down()
+        undone = self.environment.side.take_down()
         for line in undone.lines:
             self.journal.say(f"undone: {line}")
         for bridge in undone.kept if self._joined else ():
@@ -482,7 +482,7 @@ class Node:
 
     def _name_port(self, probe: MacAddress) -> None:
         """Say by which port of the bridge a probe of ours came back, if the bridge knows."""
-        port = self.around.site.port_of(probe)
+        port = self.environment.side.port_of(probe)
         if port:
             self.journal.say(f"loop: the probe came back by the port {port} of {self.config.segment.bridge}")
 
@@ -494,7 +494,7 @@ class Node:
     def _forget_stations(self) -> None:
         """What the bridge has learned at the TAP may be gone, or behind another of its ports now, or the reverse."""
         try:
-            self.around.site.forget_stations()
+            self.environment.side.forget_stations()
         except HostSetupError as error:
             self.journal.say(str(error))
 
@@ -555,14 +555,14 @@ class Node:
         self.way_troubles = troubles
 
     def _way_unheard(self, host: str) -> str:
-        bridge = self.around.site.spec.bridge
+        bridge = self.environment.side.spec.bridge
         return (
             f"the route to {host} leads into {bridge}, and its next hop is not heard there; if it is no host of this LAN, "
             f"give {host} a route by the underlay (ip route add {host} via GATEWAY)"
         )
 
     def _way_back(self, host: str) -> str:
-        spec = self.around.site.spec
+        spec = self.environment.side.spec
         return (
             f"nothing is sent to {host}: its route leads into {spec.bridge} and back by {spec.tap}, into the segment "
             f"that the datagrams carry; give it a route by the underlay (ip route add {host} via GATEWAY)"
@@ -610,7 +610,7 @@ class Node:
         while True:
             await trio.sleep(StampFile.INTERVAL)
             complaint = await trio.to_thread.run_sync(
-                self.around.stamps.note, self.highest_stamp(), boot_time()
+                self.environment.stamps.note, self.highest_stamp(), boot_time()
             )
             if complaint is not None:
                 self.journal.say(complaint)
@@ -618,19 +618,19 @@ class Node:
 
     def look_at_losses(self) -> None:
         """Count what the kernel lost at the TAP since the last look; it tells nobody by itself."""
-        site = self.around.site
-        lost = site.losses.look()
+        side = self.environment.side
+        lost = side.losses.look()
         if lost:
             self.overlay.tap_overflowed(lost)
             self.journal.tell(
                 "tap_overflow",
-                f"the queue of {site.spec.tap} was full: {lost} frames of this host's side were lost "
+                f"the queue of {side.spec.tap} was full: {lost} frames of this host's side were lost "
                 "(the node gets too little processor time, or a burst was too long)",
                 lost=lost,
             )
 
     def _note_stamp(self) -> None:
-        complaint = self.around.stamps.note(self.highest_stamp(), boot_time())
+        complaint = self.environment.stamps.note(self.highest_stamp(), boot_time())
         if complaint is not None:
             self.journal.say(complaint)
 
@@ -641,7 +641,7 @@ class Node:
 
     def stamp_lead(self) -> float:
         """Seconds by which the stamps of INITs are ahead of the wall clock."""
-        lead = self._overlay.stamp / 1e6 - self.around.wall_clock() if self._overlay is not None else 0.0
+        lead = self._overlay.stamp / 1e6 - self.environment.wall_clock() if self._overlay is not None else 0.0
         return max(0.0, lead)
 
     def highest_stamp(self) -> int:
@@ -664,11 +664,11 @@ class Node:
         async with self._reload_lock:
             try:
                 found = await trio.to_thread.run_sync(
-                    read_again, self.around.peers_file, self.config, self.key
+                    read_again, self.environment.peers_file, self.config, self.key
                 )
                 await self._follow(found.config)
             except Exception as error:  # noqa: BLE001 - whatever it is, the node goes on as it was
-                lines = _complaints(error, self.around.peers_file)
+                lines = _complaints(error, self.environment.peers_file)
                 for line in lines:
                     self.journal.say(line)
                 outcome = self._failure or "reload failed: the old configuration stays in force"
@@ -713,7 +713,7 @@ class Node:
             await self._follow_on_host(config)
             self._follow_here(config, udp)
         except Exception as error:  # noqa: BLE001 - the first failure is told by who called; this one ends the node
-            (why, *_) = _complaints(error, self.around.peers_file)
+            (why, *_) = _complaints(error, self.environment.peers_file)
             self._failure = HostSetupError(
                 f"reload failed: the old configuration could not be put back ({why}); the node stops"
             )
@@ -725,15 +725,15 @@ class Node:
         return self._open_udp(new) if new != old else None
 
     async def _follow_on_host(self, config: Config) -> None:
-        site = self.around.site
-        old, site.spec = site.spec, host_spec(config, self.key)
-        if site.spec == old:
+        side = self.environment.side
+        old, side.spec = side.spec, host_spec(config, self.key)
+        if side.spec == old:
             return
-        self.filter.prepare(site.spec.filter)
+        self.filter.prepare(side.spec.filter)
         try:
             await self.keeper.reconfigure()
         except BaseException:
-            site.spec = old
+            side.spec = old
             self.filter.configure(self.config)
             raise
 

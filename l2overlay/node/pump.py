@@ -37,7 +37,7 @@ from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import VIRTIO_LEN
 from l2overlay.node.latency.pause import Pause
 from l2overlay.overlay import Overlay
-from l2overlay.seams import Burst, Gather, Tap, Underlay
+from l2overlay.seams import Attachment, Burst, Gather, Underlay
 
 FRAMES_PER_READ = 64
 """At most. One may be 64 KiB: 64 of them are 4 MiB, about 10 ms of work at 3.5 Gbit/s."""
@@ -94,7 +94,7 @@ class Pump:
         self._rehearse = rehearse
         self.linger = linger if rehearse is not None else 0.0
         self._linger_until = -inf
-        self._tap: Tap | None = None
+        self._tap: Attachment | None = None
         self._unsent: list[Burst] = []
         self._blocked = False
         self._frame_limit = FRAMES_PER_READ
@@ -126,11 +126,11 @@ class Pump:
         self.rehearsal_count = 0
 
     @property
-    def tap(self) -> Tap | None:
+    def tap(self) -> Attachment | None:
         """The TAP that is being read, if there is one."""
         return self._tap
 
-    def attach_tap(self, tap: Tap) -> None:
+    def attach_tap(self, tap: Attachment) -> None:
         """Read from and deliver to `tap` from now on."""
         self.detach_tap()
         self._tap = tap
@@ -296,7 +296,7 @@ class Pump:
         else:
             self._overlay.receive_overflowed(lost)
 
-    def _receive_frames(self, tap: Tap, ready: int) -> None:
+    def _receive_frames(self, tap: Attachment, ready: int) -> None:
         started = self._clock()
         alone = started - self._frame_time > IDLE_TIME
         self._dense |= not alone

@@ -21,7 +21,7 @@ from l2overlay.node.progress import Progress
 
 if TYPE_CHECKING:
     from l2overlay.node.journal import LineWriter
-    from l2overlay.node.node import Surroundings
+    from l2overlay.node.node import Environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def run_node(options: Options) -> None:
     config, private_key, key = _read_files(options, progress)
     segment = config.segment.name
     run_dir = RunDir(options.run_dir.absolute()) if options.run_dir else default_run_dir(segment)
-    around = _surroundings(options, config, key, run_dir, writer, progress)
-    node = Node(config, private_key, key, around)
+    environment = _environment(options, config, key, run_dir, writer, progress)
+    node = Node(config, private_key, key, environment)
     calm_garbage_collector()
     keep_freed_memory()
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
@@ -62,7 +62,7 @@ def run_node(options: Options) -> None:
         with stray_lines(writer.write):
             trio.run(node.run)
     finally:
-        hold.release(keep_stamp=node.ahead_of_clock, keep_state=bool(around.site.made.changes))
+        hold.release(keep_stamp=node.ahead_of_clock, keep_state=bool(environment.side.made.changes))
 
 
 def _lasting_stamp(options: Options, config: Config) -> Path | None:
@@ -92,18 +92,18 @@ def _read_files(options: Options, progress: Progress) -> tuple[Config, bytes, Pe
     return config, private_key, key
 
 
-def _surroundings(
+def _environment(
     options: Options, config: Config, key: PeerKey, run_dir: RunDir, writer: "LineWriter", progress: Progress
-) -> "Surroundings":
+) -> "Environment":
     from l2overlay.linux.links import LinkWatch
     from l2overlay.linux.udp import LinuxUdp
-    from l2overlay.node.node import Surroundings
-    from l2overlay.node.site import Site, host_spec
+    from l2overlay.node.attachment import HostSide, host_spec
+    from l2overlay.node.node import Environment
 
-    return Surroundings(
+    return Environment(
         peers_file=options.peers_file.absolute(),
         control_path=run_dir.socket,
-        site=Site(host_spec(config, key), run_dir, offload=options.offload),
+        side=HostSide(host_spec(config, key), run_dir, offload=options.offload),
         open_udp=LinuxUdp.open,
         open_watch=LinkWatch,
         stamps=StampFile(run_dir.stamp, boot_id(), _lasting_stamp(options, config)),

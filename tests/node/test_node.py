@@ -1,4 +1,4 @@
-"""Whole nodes on fakes: TAP and UDP beneath the seams, a site that only notes what it is asked, time that jumps.
+"""Whole nodes on fakes: TAP and UDP beneath the seams, a side that only notes what it is asked, time that jumps.
 
 guest -- FakeTap (node a) FakeUdp -- Network -- FakeUdp (node b) FakeTap -- guest          every -- is a socketpair
 """
@@ -34,11 +34,11 @@ from l2overlay.linux.link_counters import LinkCounters
 from l2overlay.linux.links import ChangeKind, LinkChange
 from l2overlay.linux.undo import Undo
 from l2overlay.node import node as node_module
+from l2overlay.node.attachment import HostSide, host_spec
 from l2overlay.node.journal import LineWriter
 from l2overlay.node.kernel_losses import KernelLosses
-from l2overlay.node.node import Node, Surroundings
+from l2overlay.node.node import Environment, Node
 from l2overlay.node.progress import Progress
-from l2overlay.node.site import Site, host_spec
 from l2overlay.overlay import Overlay
 from tests.stanzas import stanza
 
@@ -47,8 +47,8 @@ from .fakes import FakeTap, FakeUdp
 BROADCAST = bytes(10) + b"\xff" * 6 + bytes.fromhex("525400000001") + b"\x08\x00" + b"payload".ljust(46)
 
 
-class FakeSite:
-    """`Site` without a host: what it was asked to do is in `calls`."""
+class FakeHostSide:
+    """`HostSide` without a host: what it was asked to do is in `calls`."""
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec
@@ -171,7 +171,7 @@ class Stage:
         self.private = {name: keys.generate() for name in "ab"}
         self.peers_file = folder / "peers.toml"
         self.write()
-        self.sites: dict[str, FakeSite] = {}
+        self.sides: dict[str, FakeHostSide] = {}
         self.watches: dict[str, FakeWatch] = {}
         self.port_taken: set[int] = set()
 
@@ -193,15 +193,15 @@ class Stage:
         run_dir.path.mkdir()
         config = load_config(self.peers_file)
         key = keys.public_key(self.private[name])
-        site = self.sites[name] = FakeSite(host_spec(config, key))
+        side = self.sides[name] = FakeHostSide(host_spec(config, key))
         watch = self.watches[name] = FakeWatch()
         host = f"192.0.2.{'ab'.index(name) + 1}"
         log = os.open(self.folder / f"{name}.log", os.O_WRONLY | os.O_CREAT)
         writer = LineWriter(log)
-        around = Surroundings(
+        environment = Environment(
             peers_file=self.peers_file,
             control_path=run_dir.socket,
-            site=cast(Site, site),
+            side=cast(HostSide, side),
             open_udp=lambda port, _host: self._open_udp(Address(host, port)),
             open_watch=lambda: watch,
             stamps=StampFile(run_dir.stamp, "boot"),
@@ -210,7 +210,7 @@ class Stage:
             clock=trio.current_time,
             lookup=self._no_names,
         )
-        return Node(config, self.private[name], key, around)
+        return Node(config, self.private[name], key, environment)
 
     def _open_udp(self, address: Address) -> FakeUdp:
         if address.port in self.port_taken:
@@ -253,12 +253,12 @@ class Stage:
         return await trio.to_thread.run_sync(lambda: client.ask(path, request, **arguments))
 
 
-async def received(site: FakeSite) -> bytes:
+async def received(side: FakeHostSide) -> bytes:
     """The next frame that reaches the guest; the loop guard's probes are nothing to it."""
     with trio.fail_after(60):
         while True:
             try:
-                frame: bytes = site.tap.guest.recv(2000)
+                frame: bytes = side.tap.guest.recv(2000)
                 if frame[10:16] != PROBE_GROUP:
                     return frame
             except BlockingIOError:
@@ -297,10 +297,10 @@ async def stage(
 
 async def test_two_nodes_come_up_carry_a_frame_and_leave(autojump_clock: MockClock, stage: Stage) -> None:
     async with stage.running("a", "b"):
-        stage.sites["a"].tap.guest.send(BROADCAST)
-        assert await received(stage.sites["b"]) == BROADCAST
+        stage.sides["a"].tap.guest.send(BROADCAST)
+        assert await received(stage.sides["b"]) == BROADCAST
     for name in "ab":
-        assert stage.sites[name].calls == ["open_tap", "set_up_bridge", "take_down"]
+        assert stage.sides[name].calls == ["open_tap", "set_up_bridge", "take_down"]
         assert "READY segment lab node" in stage.log(name)
 
 
@@ -345,7 +345,7 @@ async def test_signal_says_goodbye_and_undoes(
             started = trio.current_time()
             signal.raise_signal(number)  # both listen: they run in one process here
         assert trio.current_time() - started < 2.0
-    assert stage.sites["a"].calls[-1] == "take_down"
+    assert stage.sides["a"].calls[-1] == "take_down"
     assert f"{number.name}: leaving" in stage.log("a")
 
 
@@ -367,10 +367,10 @@ async def test_exception_in_the_pump_is_told_with_its_place_and_the_host_is_undo
     monkeypatch.setattr(Overlay, "receive_frames", broken)
     with failing(ZeroDivisionError, "a bug"):
         async with stage.running("a"):
-            stage.sites["a"].tap.guest.send(BROADCAST)
+            stage.sides["a"].tap.guest.send(BROADCAST)
             await trio.sleep(30)
     assert "the pump failed: ZeroDivisionError: a bug (in broken, test_node.py:" in stage.log("a")
-    assert stage.sites["a"].calls[-1] == "take_down"
+    assert stage.sides["a"].calls[-1] == "take_down"
 
 
 async def test_exception_in_the_timer_ends_the_node_too(
@@ -384,7 +384,7 @@ async def test_exception_in_the_timer_ends_the_node_too(
             monkeypatch.setattr(Overlay, "handle_timer", broken)
             await trio.sleep(30)
     assert "the timer failed" in stage.log("a") or "the loop lag failed" in stage.log("a")
-    assert stage.sites["a"].calls[-1] == "take_down"
+    assert stage.sides["a"].calls[-1] == "take_down"
 
 
 @pytest.mark.parametrize("step", ["open_tap", "set_up_bridge"])
@@ -392,10 +392,10 @@ async def test_host_that_refuses_ends_the_start_and_is_undone(
     autojump_clock: MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     node = stage.node("a")
-    stage.sites["a"].fail[step] = "no"
+    stage.sides["a"].fail[step] = "no"
     with failing(HostSetupError, "no"):
         await node.run()
-    assert stage.sites["a"].calls[-1] == "take_down"
+    assert stage.sides["a"].calls[-1] == "take_down"
     assert "left segment" not in stage.log("a")
 
 
@@ -403,7 +403,7 @@ async def test_port_in_use_ends_the_start_and_is_undone(autojump_clock: MockCloc
     stage.port_taken.add(7470)
     with failing(HostSetupError, "UDP port 7470 is in use"):
         await stage.node("a").run()
-    assert stage.sites["a"].calls[-1] == "take_down"
+    assert stage.sides["a"].calls[-1] == "take_down"
     assert "left segment" not in stage.log("a")
 
 
@@ -412,8 +412,8 @@ async def test_undo_that_fails_is_told_and_its_notes_are_kept(
 ) -> None:
     with failing(HostSetupError, "bridge is busy"):
         async with stage.running("a"):
-            stage.sites["a"].fail["take_down"] = "bridge is busy"
-    assert stage.sites["a"].made.changes
+            stage.sides["a"].fail["take_down"] = "bridge is busy"
+    assert stage.sides["a"].made.changes
 
 
 # Reload
@@ -424,7 +424,7 @@ async def test_frames_lost_in_the_queue_of_the_tap_are_counted_and_told_once(
 ) -> None:
     async with stage.running("a"):
         assert (await stage.ask("a", "status"))["drops"]["tap_overflow"] == 0
-        stage.sites["a"].lost = 9775
+        stage.sides["a"].lost = 9775
         for _ in range(2):
             assert (await stage.ask("a", "status"))["drops"]["tap_overflow"] == 9775
     assert stage.log("a").count("was full: 9775 frames of this host's side were lost") == 1
@@ -434,7 +434,7 @@ async def test_what_the_kernel_lost_is_looked_at_once_a_minute_unasked(
     autojump_clock: MockClock, stage: Stage
 ) -> None:
     async with stage.running("a"):
-        stage.sites["a"].lost = 3
+        stage.sides["a"].lost = 3
         await trio.sleep(61)
         assert "was full: 3 frames" in stage.log("a")
 
@@ -494,11 +494,11 @@ async def test_reload_whose_host_change_fails_leaves_everything_as_it_was(
     autojump_clock: MockClock, stage: Stage
 ) -> None:
     async with stage.running("a", "b") as (node, _):
-        before, spec = node.config, stage.sites["a"].spec
-        stage.sites["a"].fail["repair"] = "10.9.0.1/24 is on eth0"
+        before, spec = node.config, stage.sides["a"].spec
+        stage.sides["a"].fail["repair"] = "10.9.0.1/24 is on eth0"
         stage.write('addresses = { a = ["10.9.0.1/24"] }', ports=(7480, 7470))
         assert (await stage.ask("a", "reload"))["errors"] == ["10.9.0.1/24 is on eth0"]
-        assert (node.config, stage.sites["a"].spec) == (before, spec)
+        assert (node.config, stage.sides["a"].spec) == (before, spec)
         assert (await stage.ask("a", "status"))["underlay"]["port"] == 7470
         assert stage.network.sockets[Address("192.0.2.1", 7480)].closed
 
@@ -507,7 +507,7 @@ async def test_reload_that_fails_in_the_overlay_leaves_everything_as_it_was(
     autojump_clock: MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage.running("a", "b") as (node, _):
-        before, spec = node.config, stage.sites["a"].spec
+        before, spec = node.config, stage.sides["a"].spec
         follow, seen = node.overlay.reconfigure, []
 
         def fail_once(config: Config, now: float) -> None:
@@ -521,7 +521,7 @@ async def test_reload_that_fails_in_the_overlay_leaves_everything_as_it_was(
         (line,) = (await stage.ask("a", "reload"))["errors"]
         assert "KeyError: 'a bug' (in fail_once, test_node.py:" in line
         assert seen[1:] == [before]
-        assert (node.config, stage.sites["a"].spec) == (before, spec)
+        assert (node.config, stage.sides["a"].spec) == (before, spec)
         assert stage.network.sockets[Address("192.0.2.1", 7480)].closed
         assert (await stage.ask("a", "status"))["peers_up"] == 1
     assert "the old configuration stays in force" in stage.log("a")
@@ -567,8 +567,8 @@ async def test_reload_to_a_port_in_use_leaves_everything_as_it_was(
         stage.write(ports=(7480, 7470))
         assert (await stage.ask("a", "reload"))["errors"] == ["UDP port 7480 is in use"]
         assert node.config is before
-        stage.sites["a"].tap.guest.send(BROADCAST)
-        assert await received(stage.sites["b"]) == BROADCAST
+        stage.sides["a"].tap.guest.send(BROADCAST)
+        assert await received(stage.sides["b"]) == BROADCAST
 
 
 async def test_reload_to_another_port_keeps_the_sessions(autojump_clock: MockClock, stage: Stage) -> None:
@@ -576,8 +576,8 @@ async def test_reload_to_another_port_keeps_the_sessions(autojump_clock: MockClo
         stage.write(ports=(7480, 7470))
         assert (await stage.ask("a", "reload"))["errors"] == []
         await stage.until("b", "peer a moved from 192.0.2.1:7470 to 192.0.2.1:7480")
-        stage.sites["b"].tap.guest.send(BROADCAST)
-        assert await received(stage.sites["a"]) == BROADCAST
+        stage.sides["b"].tap.guest.send(BROADCAST)
+        assert await received(stage.sides["a"]) == BROADCAST
         assert "is down" not in stage.log("b")
 
 
@@ -596,14 +596,14 @@ async def test_what_needs_a_restart_stays_as_it_was_and_is_named(
 
 async def test_lost_tap_is_made_again_and_used(autojump_clock: MockClock, stage: Stage) -> None:
     async with stage.running("a", "b"):
-        stage.sites["a"].tap.gone = True
-        stage.sites["a"].tap.guest.send(BROADCAST)
+        stage.sides["a"].tap.gone = True
+        stage.sides["a"].tap.guest.send(BROADCAST)
         lost = trio.current_time()
         await stage.until("a", "repaired")
         assert trio.current_time() - lost < 1.0
-        stage.sites["a"].tap.guest.send(BROADCAST)
-        assert await received(stage.sites["b"]) == BROADCAST
-    assert stage.sites["a"].calls[2:-1] == ["reopen_tap", "repair"]
+        stage.sides["a"].tap.guest.send(BROADCAST)
+        assert await received(stage.sides["b"]) == BROADCAST
+    assert stage.sides["a"].calls[2:-1] == ["reopen_tap", "repair"]
 
 
 async def test_tap_that_the_kernel_says_is_gone_is_made_again(
@@ -618,26 +618,26 @@ async def test_what_cannot_be_repaired_is_a_trouble_until_it_can(
     autojump_clock: MockClock, stage: Stage
 ) -> None:
     async with stage.running("a", "b"):
-        stage.sites["a"].fail["repair"] = "the bridge br-lab was removed"
+        stage.sides["a"].fail["repair"] = "the bridge br-lab was removed"
         stage.watches["a"].tell(ChangeKind.LINK_GONE, "br-lab")
         await stage.until("a", "degraded: the bridge br-lab was removed")
         assert (await stage.ask("a", "status"))["degraded"] == ["the bridge br-lab was removed"]
         await trio.sleep(30)
         assert stage.log("a").count("degraded") == 1  # tried again, and not told again
-        assert stage.sites["a"].calls.count("repair") > 3
-        stage.sites["a"].fail.clear()
+        assert stage.sides["a"].calls.count("repair") > 3
+        stage.sides["a"].fail.clear()
         await stage.until("a", "repaired: all is as it should be again")
         assert (await stage.ask("a", "status"))["state"] == "ok"
 
 
 async def test_repairs_that_have_to_be_repeated_become_rarer(autojump_clock: MockClock, stage: Stage) -> None:
     async with stage.running("a"):
-        stage.sites["a"].to_repair = [["put tap-lab into br-lab"]] * 1000
+        stage.sides["a"].to_repair = [["put tap-lab into br-lab"]] * 1000
         started = trio.current_time()
         while trio.current_time() - started < 60:
             stage.watches["a"].tell(ChangeKind.MASTER_CHANGED, "tap-lab")
             await trio.sleep(0.1)
-        assert 5 < stage.sites["a"].calls.count("repair") < 20
+        assert 5 < stage.sides["a"].calls.count("repair") < 20
 
 
 async def test_repairs_some_seconds_apart_are_each_made_within_a_second(
@@ -645,9 +645,9 @@ async def test_repairs_some_seconds_apart_are_each_made_within_a_second(
 ) -> None:
     """One fault can take several repairs in a row; the next fault does not wait for that."""
     async with stage.running("a"):
-        calls = stage.sites["a"].calls
+        calls = stage.sides["a"].calls
         for _ in range(6):
-            stage.sites["a"].to_repair = [["put tap-lab into br-lab"]] * 3
+            stage.sides["a"].to_repair = [["put tap-lab into br-lab"]] * 3
             for _ in range(3):
                 before = calls.count("repair")
                 stage.watches["a"].tell(ChangeKind.MASTER_CHANGED, "tap-lab")
@@ -663,7 +663,7 @@ async def test_change_of_a_link_that_carries_no_peer_is_ignored(
         stage.watches["a"].tell(ChangeKind.LINK_UP, "veth1234")
         await trio.sleep(3)
     assert "underlay changed" not in stage.log("a")
-    assert "repair" not in stage.sites["a"].calls
+    assert "repair" not in stage.sides["a"].calls
 
 
 async def test_lost_news_of_the_kernel_lead_to_a_look_at_everything(
@@ -673,7 +673,7 @@ async def test_lost_news_of_the_kernel_lead_to_a_look_at_everything(
         stage.watches["a"].tell(ChangeKind.LOST, "")
         await stage.until("a", "underlay changed")
         with trio.fail_after(60):
-            while stage.sites["a"].calls[2:] != ["repair"]:
+            while stage.sides["a"].calls[2:] != ["repair"]:
                 await trio.lowlevel.checkpoint()
 
 
@@ -708,7 +708,7 @@ async def test_leave_by_the_control_socket_ends_the_node_after_the_answer(
         nursery.start_soon(node.run)
         await stage.until("a", "READY")
         assert (await stage.ask("a", "leave"))["segment"] == "lab"
-    assert stage.sites["a"].calls[-1] == "take_down"
+    assert stage.sides["a"].calls[-1] == "take_down"
 
 
 async def test_stamp_is_noted_before_the_first_handshake(autojump_clock: MockClock, stage: Stage) -> None:
@@ -722,5 +722,5 @@ async def test_status_says_how_far_the_clock_is_behind_the_stamps(
 ) -> None:
     async with stage.running("a", "b") as (node, _):
         assert (await stage.ask("a", "status"))["stamp_lead"] < 60
-        node.around = dataclasses.replace(node.around, wall_clock=lambda: time.time() - 86_400)
+        node.environment = dataclasses.replace(node.environment, wall_clock=lambda: time.time() - 86_400)
         assert (await stage.ask("a", "status"))["stamp_lead"] == pytest.approx(86_400, abs=60)

@@ -46,16 +46,16 @@ async def test_reload_that_fails_in_one_part_goes_back_in_all(
     autojump_clock: MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch, part: str, name: str
 ) -> None:
     async with stage.running("a", "b") as (node, _):
-        before, spec, udp = node.config, stage.sites["a"].spec, node.udp
+        before, spec, udp = node.config, stage.sides["a"].spec, node.udp
         assert fail_in(monkeypatch, node, part, name, 1) == []
         stage.write(OTHER, ports=(7480, 7470))
         (line,) = (await stage.ask("a", "reload"))["errors"]
         assert "KeyError: 'a bug' (in fail, test_reload_failures.py:" in line
-        assert (node.config, stage.sites["a"].spec, node.udp) == (before, spec, udp)
+        assert (node.config, stage.sides["a"].spec, node.udp) == (before, spec, udp)
         assert stage.network.sockets[Address("192.0.2.1", 7480)].closed
         for speaker, hearer in ("ab", "ba"):
-            stage.sites[speaker].tap.guest.send(BROADCAST)
-            assert await received(stage.sites[hearer]) == BROADCAST
+            stage.sides[speaker].tap.guest.send(BROADCAST)
+            assert await received(stage.sides[hearer]) == BROADCAST
         stage.write(OTHER, ports=(7480, 7470))
         assert (await stage.ask("a", "reload"))["errors"] == []
         assert node.udp.port == 7480
@@ -72,6 +72,6 @@ async def test_node_that_cannot_go_back_stops_cleanly_and_says_why(
             stage.write(OTHER)
             assert (await stage.ask("a", "reload"))["errors"]
             await stage.until("a", "left segment lab")
-    assert stage.sites["a"].calls[-1] == "take_down"
+    assert stage.sides["a"].calls[-1] == "take_down"
     assert "the node stops" in stage.log("a")
     assert "stays in force" not in stage.log("a")

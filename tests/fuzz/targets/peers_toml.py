@@ -10,8 +10,8 @@ from l2overlay.config.read import parse_config
 from l2overlay.config.types import Config
 from l2overlay.errors import ConfigError
 from l2overlay.linux.iptables import render
+from l2overlay.node.attachment import host_spec
 from l2overlay.node.reload import read_again
-from l2overlay.node.site import host_spec
 from tests.dataplane.insider import NODE_KEY, Meeting
 from tests.fuzz.corpus import FILES, PLAIN, working
 from tests.fuzz.mutation import mutate_bytes

@@ -20,7 +20,7 @@ from l2overlay.linux.changes import (
 from l2overlay.linux.features.bridge import RemoveBridge
 from l2overlay.linux.features.netfilter import RemoveFilter, SetBridgeFlag
 from l2overlay.linux.undo import Undo
-from l2overlay.node.site import load_undo
+from l2overlay.node.attachment import load_undo
 from tests.fuzz.mutation import SCALARS, mutate_bytes, mutate_tree
 from tests.fuzz.scratch import scratch_folder
 

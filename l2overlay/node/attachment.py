@@ -57,7 +57,7 @@ def filter_spec(config: Config, key: PeerKey) -> FilterSpec | None:
     return spec if spec.directions else None
 
 
-class Site:
+class HostSide:
     """One TAP in one bridge."""
 
     def __init__(self, spec: HostSpec, run_dir: RunDir, *, offload: bool) -> None:
