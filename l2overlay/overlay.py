@@ -9,15 +9,14 @@ The shell (`node`, the simulator, a fuzzer, a test) calls, as often as it likes 
     overlay.frames_to_deliver()                ... and to the TAP ...
     overlay.next_event()                       ... and what happened
 
-The way of a frame out: `Switch.forward_from_tap` names the peer, that peer's `Outbox` packs it, its `Session` seals. The way
-in: `Session.open_untrusted`, the peer's `Inbox` unpacks, `Switch.forward_from_peer` lets it pass. Whatever is not DATA goes
-to `Membership`. A lone frame of a known flow takes a quicker way between the same ends, which `microflows` tells of.
+Frames go through the `Forwarder`. A frame from the TAP: the `Switch` names the peer, that peer's `Outbox` packs the frame,
+its `Session` seals. A datagram of a peer: the `Session` opens it, the `Inbox` unpacks it, the `Switch` lets the frames pass.
+Whatever is not DATA goes to `Membership`. A lone frame of a known flow takes a shorter way between the same ends
+(`microflows`).
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import inf
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.config.types import Config, PeerConfig
@@ -32,6 +31,7 @@ from l2overlay.controlplane.events import (
 from l2overlay.controlplane.handshake import FEATURE_LAN, HandshakeContext
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.membership import Membership
+from l2overlay.controlplane.overview import FdbEntry, PeerStatus, peer_status
 from l2overlay.controlplane.peer import Peer
 from l2overlay.controlplane.protection import LoopStatus, Protection, StormStatus
 from l2overlay.controlplane.refusals import Refusal
@@ -39,34 +39,27 @@ from l2overlay.controlplane.witness import CHANCE_LEN
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.ethernet import (
     ETHERNET_HEADER_LEN,
-    MIN_TAP_FRAME_LEN,
     SOURCE,
-    SWITCHED,
     VIRTIO_LEN,
     split_station_key,
     station_key,
 )
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
-from l2overlay.dataplane.gate import Gate, Held
-from l2overlay.dataplane.link import Link
-from l2overlay.dataplane.microflows import Microflows
-from l2overlay.dataplane.offload import is_super_frame, segment_len
-from l2overlay.dataplane.outbox import frame_record
+from l2overlay.dataplane.forwarder import Forwarder, Refused
+from l2overlay.dataplane.gate import FilterGate
+from l2overlay.dataplane.mirror import Mirror
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
-from l2overlay.dataplane.protect.storm import StormControl
 from l2overlay.dataplane.session import REJECT_TIME, Session
-from l2overlay.dataplane.switch import FLOOD, Decision, Flood, Switch
+from l2overlay.dataplane.switch import Switch
 from l2overlay.dataplane.wire import (
-    BASE_SIZE,
     CHECKSUM_LEN,
-    DATA_OVERHEAD,
     DATA_TYPE,
     TRAIN_TYPE,
     Record,
     control_record,
 )
 from l2overlay.errors import ConfigError, Problem
-from l2overlay.seams import Burst, Gather, Pieces, TapFrame
+from l2overlay.seams import Burst, Gather, TapFrame
 
 SWEEP_INTERVAL = 30.0
 """Seconds between sweeps of the FDB, which only free memory."""
@@ -76,9 +69,6 @@ RETURNED_INTERVAL = 10.0
 
 MAX_EVENTS = 4096
 """Events that nobody fetched; the oldest go first."""
-
-MIN_CAPACITY = BASE_SIZE - DATA_OVERHEAD
-"""What one datagram to any peer can hold: every path takes the base size."""
 
 FAILED = (
     DropReason.UNKNOWN_SESSION,
@@ -100,49 +90,6 @@ FAILED = (
 
 TAGS_LEN = 8
 """Two VLAN tags, which the segment's MTU does not count."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
-    """One peer as `status` shows it. Times are ages in seconds."""
-
-    key: PeerKey
-    name: str
-    endpoint: Address | None
-    up: bool
-    reason: str
-    """Why it is down, or empty."""
-    next_try: float | None
-    """Seconds until the next INIT of a peer that is down."""
-    rtt: float | None
-    last_heard: float | None
-    session_age: float | None
-    datagram_size: int
-    path_too_small: bool
-    """The path does not carry the smallest datagram that it must: larger frames are lost."""
-    cars: int
-    """Datagrams that may be sealed as one; 1 on a path that loses, and on one that has not carried much yet."""
-    stations: int
-    queued_frames: int
-    counters: Counters
-    two_hosts: tuple[Address, Address] | None = None
-    """Addresses of two hosts that seem to have this peer's key."""
-    left: float | None = None
-    """Seconds since it said that it leaves, until it comes back."""
-    mtu: int = 0
-    """Of its segment, as it said; 0 when it did not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class FdbEntry:
-    """One learned or static station. `peer` is None for the local side."""
-
-    mac: MacAddress
-    vlan: int
-    peer: PeerKey | None
-    static: bool
-    age: float
-    """Seconds since it was last heard."""
 
 
 class Overlay:
@@ -172,47 +119,46 @@ class Overlay:
         self._local = LocalNode(context, now=now, wall_clock=wall_clock, last_stamp=last_stamp, random=random)
         self._local.mtu = segment.mtu
         self._links = self._local.links
-        self._max_frame_len = segment.mtu + ETHERNET_HEADER_LEN + TAGS_LEN
+        max_frame_len = segment.mtu + ETHERNET_HEADER_LEN + TAGS_LEN
         self._switch = Switch(FilteringDatabase(segment.ageing_time), own_macs)
-        self._gate: Gate | None = None
-        self._microflows = Microflows(self._switch.fdb, self._max_frame_len)
-        self._members = Membership(self._local, config, self._max_frame_len + CHECKSUM_LEN, now)
-        self._up: dict[Port, Link] = {}
+        self._forwarder = Forwarder(self._switch, self._links, self._local.counters, max_frame_len)
+        self._microflows = self._forwarder.microflows
+        self._members = Membership(self._local, config, max_frame_len + CHECKSUM_LEN, now)
         self._opened: tuple[Session, Address, list[bytes]] | None = None
-        self._frames: list[Gather] = []
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._next_sweep = now + SWEEP_INTERVAL
-        self._own_datagrams: OwnDatagrams | None = None
         self._tell_returned = now
-        self._protection = Protection(context.public_key, random(32), self._counters_of, now)
+        self._protection = Protection(context.public_key, random(32), self._forwarder.counters_of, now)
         self._witnesses = self._protection.loop.witnesses
         self._set_static_stations((), config.peers, now)
         self._config = config
         self._protection.configure(config, self._switch, now)
-        self._open_ports()
+        self._program_ports()
 
     @property
-    def gate(self) -> Gate | None:
+    def gate(self) -> FilterGate | None:
         """Set by the shell while a filter is in force."""
-        return self._gate
+        return self._forwarder.gate
 
     @gate.setter
-    def gate(self, gate: Gate | None) -> None:
-        self._gate = gate
-        self._microflows.forget()
-
-    def look_for_own(self, datagrams: OwnDatagrams | None) -> None:
-        """Drop these when they come from the TAP; None: the way to no peer goes by the bridge."""
-        self._own_datagrams = datagrams
-        self._microflows.forget()
+    def gate(self, gate: FilterGate | None) -> None:
+        self._forwarder.gate = gate
+        self._forwarder.reconsider()
 
     @property
-    def _addresses_decide(self) -> bool:
-        """Whether nothing looks deeper into a frame, or counts frames, and so may treat the next one otherwise."""
-        protection = self._protection
-        if self._own_datagrams is not None:
-            return False
-        return self._gate is None and protection.guards is None and self._switch.security is None
+    def mirror(self) -> Mirror | None:
+        """Set by the shell while somebody looks at frames: it is called once for each frame of both directions."""
+        return self._forwarder.mirror
+
+    @mirror.setter
+    def mirror(self, mirror: Mirror | None) -> None:
+        self._forwarder.mirror = mirror
+        self._forwarder.reconsider()
+
+    def look_for_own(self, datagrams: OwnDatagrams | None) -> None:
+        """Drop these when they come from the TAP. None: the way to no peer leads into the bridge."""
+        self._forwarder.own_datagrams = datagrams
+        self._forwarder.reconsider()
 
     # -- the way out -------------------------------------------------------------------------------------------
 
@@ -231,144 +177,53 @@ class Overlay:
             if burst is not None:
                 self._links.bursts.append(burst)
                 return True
-        if self._own_datagrams is not None:
-            frames = self._without_own(self._own_datagrams, frames, now)
+        forwarder = self._forwarder
+        if forwarder.own_datagrams is not None:
+            frames = self._without_own(frames, now)
         if self._witnesses.waiting:
             frames = self._without_witnesses(frames, now)
-        if self._protection.guards is not None:
-            frames = self._protection.guards.from_tap(frames, now)
-        groups: dict[Decision, list[TapFrame]] = {}
-        by_header: dict[bytes, list[TapFrame]] = {}
-        for frame in frames:
-            # All that decides is in SWITCHED, and a batch is one instant: ask the switch once per distinct header. Frames
-            # with one decision stay in order; a flow has one.
-            group = by_header.get(frame[SWITCHED])
-            if group is None:
-                group = groups.setdefault(self._decide(frame, now), [])
-                by_header[frame[SWITCHED]] = group
-            group.append(frame)
-        used: dict[Link, None] = {}
-        for decision, group in groups.items():
-            if decision is FLOOD:
-                self._flood(group, used, now)
-            elif isinstance(decision, DropReason):
-                self._local.counters.drop(decision, len(group))
-            else:
-                self._send_to(decision, group, used, now)
-                if len(frames) == 1 and used and self._addresses_decide:
-                    self._microflows.went_out(frames[0], self._up[decision], now)
-        for link in used:
-            link.flush(now, frames=True)
+        groups = forwarder.decide(frames, now)
+        if forwarder.refused:
+            self._look_at_refused(now)  # before anything leaves: a probe that came back closes ports
+        forwarder.send(groups, now)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
-            self._settle(now)
+            self._program(now)
         return False
 
-    def _without_own(self, own: OwnDatagrams, frames: Sequence[TapFrame], now: float) -> Sequence[TapFrame]:
-        kept = [frame for frame in frames if not own.includes(frame)]
-        returned = len(frames) - len(kept)
-        if returned:
-            self._local.counters.drop(DropReason.OWN_DATAGRAM, returned)
-            if self._tell_returned <= now:
-                self._tell_returned = now + RETURNED_INTERVAL
-                self._local.events.append(DatagramReturned())
+    def _without_own(self, frames: Sequence[TapFrame], now: float) -> Sequence[TapFrame]:
+        kept = self._forwarder.without_own(frames)
+        if len(kept) < len(frames) and self._tell_returned <= now:
+            self._tell_returned = now + RETURNED_INTERVAL
+            self._local.events.append(DatagramReturned())
         return kept
-
-    def _decide(self, frame: TapFrame, now: float) -> Decision:
-        if len(frame) < MIN_TAP_FRAME_LEN:
-            return DropReason.RUNT_FRAME
-        decision = self._switch.forward_from_tap(frame, now)
-        if isinstance(decision, DropReason):
-            self._look_at_refused(decision, frame, now)
-            return decision
-        if self._gate is None:
-            return decision
-        return self._gate.admit_out(frame, None if decision is FLOOD else decision) or decision
-
-    def _look_at_refused(self, reason: DropReason, frame: TapFrame, now: float) -> None:
-        if reason is DropReason.LOOP_PROBE and self._protection.loop.hear_untrusted(frame, now):
-            self._follow_loops(now)
-        elif self._protection.loop.suspects:
-            self._protection.loop.suspects = False
-            self._frames.append([self._witnesses.make(self._local.random(CHANCE_LEN), now)])
-        else:
-            self._protection.tell_refused(reason, LOCAL, MacAddress(frame[SOURCE]), now)
 
     def _without_witnesses(self, frames: Sequence[TapFrame], now: float) -> Sequence[TapFrame]:
         kept = [frame for frame in frames if not self._witnesses.heard(frame[VIRTIO_LEN:], now)]
         if len(kept) < len(frames):
-            self._local.counters.drop(DropReason.LOOP_PROBE, len(frames) - len(kept))
+            self._forwarder.drop_missing(frames, kept, DropReason.LOOP_PROBE)
             self._protection.loop.heard_witness(now)
             self._follow_loops(now)
         return kept
 
-    def _flood(self, frames: list[TapFrame], used: dict[Link, None], now: float) -> None:
-        if not self._up or self._protection.loop.ring is not None:
-            self._local.counters.drop(self._why_no_flood(), len(frames))
-            return
-        if self._protection.storm is not None:
-            frames = self._below_limit(self._protection.storm, frames, now)
-        used.update(dict.fromkeys(self._up.values()))
-        for frame in frames:
-            # One record for all peers: a broadcast to a hundred of them takes 0.22 ms and not 0.30 (tests/bench, flood).
-            record = frame_record(frame, MIN_CAPACITY)
-            size = len(frame) - VIRTIO_LEN
-            for link in self._up.values():
-                if record is None:
-                    self._pack(link, [frame])
-                    continue
-                link.outbox.add_record(record)
-                link.counters.tx_frames += 1
-                link.counters.tx_bytes += size
+    def _look_at_refused(self, now: float) -> None:
+        refused, self._forwarder.refused = self._forwarder.refused, []
+        for each in refused:
+            if each.port == LOCAL and self._concerns_loops(each, now):
+                continue
+            mac = MacAddress(each.head[SOURCE])
+            self._protection.tell_refused(each.reason, each.port, mac, now, count=each.counted)
 
-    def _why_no_flood(self) -> DropReason:
-        """Of a node that floods to nobody."""
-        closed = self._protection.closed
-        if self._up or DropReason.LOOP_BLOCKED in closed.values():
-            return DropReason.LOOP_BLOCKED
-        is_kept_apart = any(peer.up for peer in self._members if Port(peer.key) in closed)
-        return DropReason.ISOLATED if is_kept_apart else DropReason.NO_PEER
-
-    def _below_limit(self, storm: StormControl, frames: list[TapFrame], now: float) -> list[TapFrame]:
-        passing = []
-        for frame in frames:
-            refused = storm.refuse(frame, len(frame) - VIRTIO_LEN, LOCAL, now)
-            if refused is None:
-                passing.append(frame)
-            else:
-                self._local.counters.drop(refused)
-        return passing
-
-    def _send_to(self, port: Port, frames: list[TapFrame], used: dict[Link, None], now: float) -> None:
-        link = self._up.get(port)
-        if link is not None:
-            self._pack(link, frames)
-            used[link] = None
-            return
-        waiting = self._links.by_key[PeerKey(port)]
-        closed = self._protection.closed.get(port)
-        for frame in frames:
-            reason = closed or waiting.enqueue(frame, now)
-            if reason is not None:
-                waiting.counters.drop(reason)
-
-    def _pack(self, link: Link, frames: list[TapFrame]) -> None:
-        counters, limit = link.counters, VIRTIO_LEN + self._max_frame_len
-        if max(map(len, frames)) > limit:
-            fitting = [frame for frame in frames if len(frame) <= limit or not self._is_giant(frame)]
-            if len(fitting) < len(frames):
-                counters.drop(DropReason.GIANT_FRAME, len(frames) - len(fitting))
-            frames = fitting
-        refused = link.outbox.add_all(frames)
-        counters.tx_frames += len(frames)
-        counters.tx_bytes += _bytes_in(frames)
-        for frame, reason in refused:
-            counters.drop(reason)
-            counters.tx_frames -= 1
-            counters.tx_bytes -= len(frame) - VIRTIO_LEN
-
-    def _is_giant(self, head: bytes) -> bool:
-        """Of a frame longer than the segment's MTU allows: unless it is to be cut into segments that are not."""
-        return not is_super_frame(head) or segment_len(head) > self._max_frame_len
+    def _concerns_loops(self, refused: Refused, now: float) -> bool:
+        """Whether the loop guard hears of a loop by a frame from the TAP, or has to find out about one."""
+        loop = self._protection.loop
+        if refused.reason is DropReason.LOOP_PROBE and loop.hear_untrusted(refused.head, now):
+            self._follow_loops(now)
+            return True
+        if loop.suspects:
+            loop.suspects = False
+            self._forwarder.frames.append([self._witnesses.make(self._local.random(CHANCE_LEN), now)])
+            return True
+        return False
 
     # -- the way in --------------------------------------------------------------------------------------------
 
@@ -386,8 +241,10 @@ class Overlay:
             for burst in bursts:
                 self._receive_burst(burst, now)
         self._receive_opened(now)
+        if self._forwarder.refused:
+            self._look_at_refused(now)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
-            self._settle(now)
+            self._program(now)
         return False
 
     def _receive_alone(self, burst: Burst, now: float) -> bool:
@@ -407,7 +264,7 @@ class Overlay:
         link.counters.rx_datagrams += 1
         frame = self._microflows.unpack_untrusted(plaintext, link, session, burst.address, now)
         if frame is not None:
-            self._frames.append((frame,))
+            self._forwarder.frames.append((frame,))
         else:
             self._opened = (session, burst.address, [plaintext])
         return True
@@ -466,7 +323,7 @@ class Overlay:
         received = peer.link.inbox.receive_untrusted(plaintexts, now)
         if received.frames:
             peer.received_frames(now)
-            self._accept_frames(peer.link, received.frames, now)
+            self._forwarder.accept(peer.link, received.frames, now)
         controls = received.controls
         if len(controls) > 1:
             controls = _with_one_challenge(controls)
@@ -483,98 +340,19 @@ class Overlay:
         if has_answer or controls:
             peer.link.flush(now)
 
-    def _accept_frames(self, link: Link, frames: list[Pieces], now: float) -> None:
-        counters, port, protection = link.counters, Port(link.key), self._protection
-        if port in protection.closed:
-            counters.drop(protection.closed[port], len(frames))
-            return
-        if protection.guards is not None:
-            frames = protection.guards.from_peer(frames, port, now)
-        verdicts: dict[bytes, DropReason | Held | Flood | None] = {}
-        limit = self._max_frame_len + VIRTIO_LEN
-        accepted, accepted_len = self._frames, 0
-        before = len(accepted)
-        for frame in frames:
-            head = frame[0]
-            switched = head[SWITCHED]
-            if switched not in verdicts:
-                verdicts[switched] = self._judge(head, port, now)
-            verdict = verdicts[switched]
-            length = len(head) if len(frame) == 1 else sum(map(len, frame))
-            if length > limit and not isinstance(verdict, DropReason) and self._is_giant(head):
-                verdict = DropReason.GIANT_FRAME
-            if verdict is FLOOD:
-                verdict = self._refuse_flood(head, length - VIRTIO_LEN, port, now)
-            if verdict is None:
-                accepted.append(frame)
-                accepted_len += length
-            else:
-                self._keep_back(frame, verdict, link)
-        if (
-            len(frames) == 1
-            and len(accepted) > before
-            and verdicts[switched] is None
-            and self._addresses_decide
-        ):
-            self._microflows.came_in(frames[0][0], link, now)
-        counters.rx_frames += len(accepted) - before
-        counters.rx_bytes += accepted_len - VIRTIO_LEN * (len(accepted) - before)
-
-    def _refuse_flood(self, head: bytes, size: int, port: Port, now: float) -> DropReason | None:
-        if self._protection.loop.ring is not None:
-            return DropReason.LOOP_BLOCKED
-        storm = self._protection.storm
-        return None if storm is None else storm.refuse(head, size, port, now)
-
-    def _keep_back(self, frame: Pieces, verdict: DropReason | Held, link: Link) -> None:
-        """Drop a frame for its reason, or hold it until the kernel's filter knows its station."""
-        if isinstance(verdict, Held):
-            assert self._gate is not None  # it said so
-            refused = self._gate.hold(frame, MacAddress(frame[0][SOURCE]), Port(link.key))
-            if refused is None:
-                return
-            verdict = refused
-        link.counters.drop(verdict)
-
-    def _judge(self, head: bytes, port: Port, now: float) -> DropReason | Held | Flood | None:
-        """FLOOD: it passes, if not too much does; the bridge will flood it."""
-        refused = self._switch.forward_from_peer(head, port, now)
-        if refused is not None:
-            self._protection.tell_refused(refused, port, MacAddress(head[SOURCE]), now)
-            return refused
-        held = self._gate.admit_in(head, port) if self._gate is not None else None
-        if held is not None or self._protection.passes_floods:
-            return held
-        return FLOOD if self._switch.is_flooded(head, now) else None
-
     def filter_loaded(self, known: Mapping[MacAddress, PeerKey]) -> None:
-        """The kernel's filter has these stations now: deliver what waited for that."""
-        if self._gate is None:
-            return
-        free, late = self._gate.loaded({mac: Port(peer) for mac, peer in known.items()})
-        for port, frame in free:
-            self._frames.append(frame)
-            counters = self._counters_of(port)
-            counters.rx_frames += 1
-            counters.rx_bytes += sum(map(len, frame)) - VIRTIO_LEN
-        for port in late:
-            self._counters_of(port).drop(DropReason.FILTER_PENDING)
+        """The kernel's filter has these stations now: let what waited for that pass."""
+        self._forwarder.filter_loaded({mac: Port(peer) for mac, peer in known.items()})
 
     def filter_failed(self) -> None:
-        """The kernel's filter could not be told: what waited for it is dropped."""
-        for port in self._gate.give_up() if self._gate is not None else ():
-            self._counters_of(port).drop(DropReason.FILTER_PENDING)
-
-    def _counters_of(self, port: Port) -> Counters:
-        """Of a peer; our own for one that has been removed."""
-        peer = self._members.peers.get(PeerKey(port))
-        return peer.counters if peer is not None else self._local.counters
+        """The kernel's filter could not be told: drop what waited for it."""
+        self._forwarder.filter_failed()
 
     def receive_overflowed(self, count: int) -> None:
         """The UDP socket had no room for `count` datagrams, which came before those of the next `receive_datagrams`."""
         self._local.counters.rx_datagrams += count
         self._local.counters.drop(DropReason.RECEIVE_OVERFLOW, count)
-        for port in self._up:
+        for port in self._forwarder.ports:
             self._members.peers[PeerKey(port)].reception.overflowed()
 
     def admits_untrusted(
@@ -619,7 +397,7 @@ class Overlay:
 
     def frames_to_deliver(self) -> list[Gather]:
         """What must be written to the TAP now; empties the list."""
-        frames, self._frames = self._frames, []
+        frames, self._forwarder.frames = self._forwarder.frames, []
         return frames
 
     def next_timer(self) -> float:
@@ -634,10 +412,10 @@ class Overlay:
         if self._next_sweep <= now:
             self._next_sweep = now + SWEEP_INTERVAL
             self._switch.fdb.sweep(now)
-        self._settle(now)
+        self._program(now)
         if self._protection.next_time() <= now:
             self._guard_against_loops(now)
-            self._settle(now)
+            self._program(now)
 
     def _catch_up(self, now: float) -> None:
         """What is overdue comes first: a machine that slept must not use a session that grew too old meanwhile."""
@@ -648,15 +426,15 @@ class Overlay:
         """The oldest event not yet told."""
         return self._events.popleft() if self._events else None
 
-    def _settle(self, now: float) -> None:
-        """Let the data plane follow what the control plane has found out."""
+    def _program(self, now: float) -> None:
+        """Program the data plane with what the control plane has found out, and collect what happened."""
         while self._local.events:
             events, self._local.events = self._local.events, []
             for event in events:
                 if isinstance(event, PeerUp):
                     self._peer_came_up(self._members.peers[event.peer], now)
                 elif isinstance(event, PeerDown):
-                    self._up.pop(Port(event.peer), None)
+                    self._forwarder.ports.pop(Port(event.peer), None)
                     self._switch.fdb.flush(Port(event.peer))
                     self._protection.loop.hurry(now)
                 self._events.append(event)
@@ -669,14 +447,9 @@ class Overlay:
             self._events += self._protection.news(now)
 
     def _peer_came_up(self, peer: Peer, now: float) -> None:
-        closed = self._protection.closed.get(Port(peer.key))
-        if closed is None:
-            self._up[Port(peer.key)] = peer.link
-        frames = peer.link.waiting.take()
-        if frames and closed is not None:
-            peer.counters.drop(closed, len(frames))
-        elif frames:
-            self._pack(peer.link, frames)
+        if Port(peer.key) not in self._protection.closed:
+            self._forwarder.ports[Port(peer.key)] = peer.link
+        self._forwarder.send_waiting(peer.link)
         self._protection.loop.hurry(now)
         self._protection.loop.tell(peer.key)
         peer.link.flush(now, frames=True)
@@ -698,7 +471,9 @@ class Overlay:
         loop = self._protection.loop
         if not loop.enabled or loop.next_probe > now:
             return
-        self._frames.append([loop.probe([link.key for link in self._up.values()], now)])
+        self._forwarder.frames.append(
+            [loop.probe([link.key for link in self._forwarder.ports.values()], now)]
+        )
         keys, body = loop.lan_records()
         for peer in (self._members.peers[key] for key in keys if key in self._members.peers):
             if peer.up and peer.features & FEATURE_LAN:
@@ -708,14 +483,24 @@ class Overlay:
     def _follow_loops(self, now: float) -> None:
         up = [peer.key for peer in self._members if peer.up]
         if self._protection.follow_loops(self._switch, up, now):
-            self._open_ports()
+            self._program_ports()
             self._protection.loop.hurry(now)
 
-    def _open_ports(self) -> None:
-        """Frames go to every peer that is up and not closed."""
-        closed = self._protection.closed
-        self._microflows.forget()  # after any change of what protects, too
-        self._up = {Port(p.key): p.link for p in self._members if p.up and Port(p.key) not in closed}
+    def _program_ports(self) -> None:
+        """Program what protects, and the ports: frames go to every peer that is up and not closed."""
+        forwarder, protection = self._forwarder, self._protection
+        forwarder.guards, forwarder.storm, forwarder.closed = (
+            protection.guards,
+            protection.storm,
+            protection.closed,
+        )
+        forwarder.ring = protection.loop.ring is not None
+        forwarder.ports = {
+            Port(peer.key): peer.link
+            for peer in self._members
+            if peer.up and Port(peer.key) not in protection.closed
+        }
+        forwarder.reconsider()
 
     def _receive_lan(self, peer: Peer, body: bytes) -> None:
         if self._protection.loop.receive_lan(peer.key, body):
@@ -732,14 +517,14 @@ class Overlay:
         member = self._members.peers.get(peer)
         if member is not None:
             member.paths.set_limit(datagram_size, now)
-            self._settle(now)
+            self._program(now)
 
     def probe_peers(self, now: float) -> None:
         """The underlay changed (address, route, link): try every peer at once instead of at its next timer."""
         self._catch_up(now)
         for peer in self._members:
             peer.probe(now)
-        self._settle(now)
+        self._program(now)
 
     def reconfigure(self, config: Config, now: float) -> None:
         """Take a new peers.toml: only peers that differ are touched. Removed: BYE, session gone, stations flushed.
@@ -756,8 +541,8 @@ class Overlay:
         self._protection.configure(config, self._switch, now)
         self._follow_loops(now)
         self._protection.close_ports(self._switch)
-        self._open_ports()
-        self._settle(now)
+        self._program_ports()
+        self._program(now)
 
     def leave(self, now: float) -> None:
         """Queue a BYE to every peer that has a session."""
@@ -800,31 +585,7 @@ class Overlay:
 
     def peers(self, now: float) -> list[PeerStatus]:
         """Every configured peer but ourselves, in the file's order."""
-        return [self._status(peer, now) for peer in self._members]
-
-    def _status(self, peer: Peer, now: float) -> PeerStatus:
-        way = peer.paths.used
-        waiting = not peer.up and peer.dialling.next_init < inf
-        return PeerStatus(
-            key=peer.key,
-            name=peer.config.name,
-            endpoint=peer.link.endpoint,
-            up=peer.up,
-            reason=peer.reason,
-            next_try=max(0.0, peer.dialling.next_init - now) if waiting else None,
-            rtt=peer.liveness.rtt,
-            last_heard=None if peer.liveness.last_heard is None else now - peer.liveness.last_heard,
-            session_age=None if peer.link.current is None else now - peer.link.current.created_time,
-            datagram_size=way.mtu.size,
-            path_too_small=way.mtu.is_too_small,
-            cars=way.trains.cars,
-            stations=self._switch.fdb.count(Port(peer.key)),
-            queued_frames=len(peer.link.waiting),
-            counters=peer.counters,
-            two_hosts=peer.paths.two_hosts(now),
-            left=None if peer.left_time is None else now - peer.left_time,
-            mtu=peer.mtu if peer.up else 0,
-        )
+        return [peer_status(peer, self._switch.fdb.count(Port(peer.key)), now) for peer in self._members]
 
     def loops(self, now: float) -> list[LoopStatus]:
         """Second paths beside the overlay that are cut now."""
@@ -846,11 +607,6 @@ def _with_one_challenge(controls: list[tuple[Record, bytes]]) -> list[tuple[Reco
     """Only the last PATH_CHALLENGE of what was read together is answered: nobody has proven where it came from."""
     challenges = [control for control in controls if control[0] is Record.PATH_CHALLENGE]
     return [control for control in controls if control[0] is not Record.PATH_CHALLENGE] + challenges[-1:]
-
-
-def _bytes_in(frames: Sequence[TapFrame]) -> int:
-    """Ethernet bytes, without the virtio headers."""
-    return sum(map(len, frames)) - VIRTIO_LEN * len(frames)
 
 
 def _peer_of(port: Port) -> PeerKey | None:

@@ -124,15 +124,26 @@ class Protection:
         guard.refusals.clear()
 
     def tell_refused(
-        self, reason: DropReason, port: Port, mac: MacAddress, now: float, detail: str = ""
+        self,
+        reason: DropReason,
+        port: Port,
+        mac: MacAddress,
+        now: float,
+        detail: str = "",
+        *,
+        count: int | None = None,
     ) -> None:
-        """A frame of this station is dropped; say so, unless it has just been said."""
+        """Tell that a frame of this station is dropped, unless that was told within `TELL_INTERVAL`.
+
+        `count` is how many were counted when the frame was refused; None: as many as are counted now.
+        """
         if reason not in TOLD:
             return
         last, told = self._told.get((reason, port, mac), (-inf, 0))
         if last + TELL_INTERVAL > now:
             return
-        count = self._counters_of(port).drops.get(reason, 0)
+        if count is None:
+            count = self._counters_of(port).drops.get(reason, 0)
         if len(self._told) >= MAX_TOLD:
             del self._told[next(iter(self._told))]
         self._told[reason, port, mac] = (now, count)
@@ -144,11 +155,6 @@ class Protection:
     def next_time(self) -> float:
         """When `handle_timer` wants to be called."""
         return min(self.loop.next_time(), self.storm.next_time() if self.storm is not None else inf)
-
-    @property
-    def passes_floods(self) -> bool:
-        """Nobody needs to know whether a frame from a peer will be flooded."""
-        return self.storm is None and self.loop.ring is None
 
     def has_news(self) -> bool:
         """Whether `news` has something to do."""

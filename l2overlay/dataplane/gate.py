@@ -41,7 +41,7 @@ class Held(Enum):
 HELD = Held.HELD
 
 
-class Gate:
+class FilterGate:
     """Behind the switch while a filter is in force. `wanted` is called when the kernel's list must be written anew."""
 
     def __init__(self, wanted: Callable[[], None]) -> None:
@@ -115,13 +115,15 @@ class Gate:
         self._held.append((station, peer, frame))
         return None
 
-    def loaded(self, known: Mapping[MacAddress, Port]) -> tuple[list[tuple[Port, Gather]], list[Port]]:
-        """The kernel has this list now. Returns what was held for it, in order, and the peers of frames whose station is
-        behind another peer by now: those are dropped. What waits for yet another list goes on waiting."""
+    def loaded(
+        self, known: Mapping[MacAddress, Port]
+    ) -> tuple[list[tuple[Port, Gather]], list[tuple[Port, Gather]]]:
+        """The kernel has this list now. Returns the frames that may pass, in order, and those that the caller drops because
+        their station is behind another peer by now. What needs a newer list goes on waiting."""
         self.known = known
         self.waiting = {mac: peer for mac, peer in self.waiting.items() if known.get(mac) != peer}
         free: list[tuple[Port, Gather]] = []
-        late: list[Port] = []
+        late: list[tuple[Port, Gather]] = []
         still: list[tuple[MacAddress, Port, Gather]] = []
         for mac, peer, frame in self._held:
             if mac in self.waiting:
@@ -129,15 +131,15 @@ class Gate:
             elif known.get(mac) == (peer if peer in self.followed else None):
                 free.append((peer, frame))
             else:
-                late.append(peer)
+                late.append((peer, frame))
         self._held = still
         if self.waiting:
             self._wanted()
         return free, late
 
-    def give_up(self) -> list[Port]:
-        """The list cannot be written: forget what is held. Returns the peer of each frame, for its counters."""
-        gone = [peer for _, peer, _ in self._held]
+    def give_up(self) -> list[tuple[Port, Gather]]:
+        """The list cannot be written. Returns the frames that were held: the caller drops them."""
+        gone = [(peer, frame) for _, peer, frame in self._held]
         self._held.clear()
         self.waiting.clear()
         return gone

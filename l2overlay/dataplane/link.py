@@ -13,13 +13,15 @@ The control plane programs a link: it says which session is used, where the data
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Protocol
 
 from l2overlay.addresses import Address, PeerKey
 from l2overlay.counters import Counters, DropReason
+from l2overlay.dataplane.fdb import Port
 from l2overlay.dataplane.inbox import Inbox
+from l2overlay.dataplane.mirror import Direction, Mirror, Sight
 from l2overlay.dataplane.outbox import Outbox
 from l2overlay.dataplane.session import REJECT_TIME, Session
 from l2overlay.dataplane.waiting import WaitingFrames
@@ -64,7 +66,7 @@ class Owner(Protocol):
 class Links:
     """The links of one node, and what they have to send."""
 
-    __slots__ = ("bursts", "by_key", "sessions")
+    __slots__ = ("bursts", "by_key", "mirror", "sessions")
 
     def __init__(self) -> None:
         self.by_key: dict[PeerKey, Link] = {}
@@ -72,6 +74,8 @@ class Links:
         """Every session that opens datagrams, by the index that we gave it."""
         self.bursts: list[Burst] = []
         """What is to leave, in order. Whoever sends it puts an empty list in its place."""
+        self.mirror: Mirror | None = None
+        """The forwarder's: it sees frames that wait for a session in vain."""
 
 
 class Link:
@@ -126,6 +130,13 @@ class Link:
         if refused is None:
             self._owner.wake_at(self.waiting.deadline())
         return refused
+
+    def drop_frames(self, frames: Sequence[TapFrame], reason: DropReason) -> None:
+        """Drop frames for this peer."""
+        self.counters.drop(reason, len(frames))
+        if self._links.mirror is not None:
+            for frame in frames:
+                self._links.mirror(Sight(Direction.OUT, Port(self.key), (frame,), reason))
 
     def flush(self, now: float, *, frames: bool = False) -> None:
         """Seal and hand over what the outbox holds. `frames` says that frames are in it: a PING may go with them."""
@@ -244,7 +255,7 @@ class Link:
     def expire_frames(self, now: float) -> float:
         """Drop frames that waited too long, here and in the inbox. Returns when the inbox has the next one to drop."""
         if late := self.waiting.expire(now):
-            self.counters.drop(DropReason.QUEUE_TIMEOUT, late)
+            self.drop_frames(late, DropReason.QUEUE_TIMEOUT)
         deadline = self.inbox.expire(now)
         return inf if deadline is None else deadline
 
@@ -268,8 +279,8 @@ class Link:
         """The peer is no longer configured."""
         self.go_down()
         self._drop_next()
-        if waiting := len(self.waiting.take()):
-            self.counters.drop(DropReason.PEER_DOWN, waiting)
+        if waiting := self.waiting.take():
+            self.drop_frames(waiting, DropReason.PEER_DOWN)
         self.endpoint = None
         del self._links.by_key[self.key]
 

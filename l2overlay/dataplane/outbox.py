@@ -111,7 +111,7 @@ class Outbox:
         """Pack frames in order. Returns those that are refused, and why; nothing of them is packed.
 
         Small frames that join the open datagram, nine of ten in a packet storm, are packed right here: with the
-        grouping in `Overlay.receive_frames` it took the way out of a 64-byte frame from 1.03 to 0.63 us.
+        grouping in `Forwarder.decide` it took the way out of a 64-byte frame from 1.03 to 0.63 us.
         """
         refused: list[tuple[TapFrame, DropReason]] = []
         pack, pieces, left = RECORD.pack, self._pieces, self._left

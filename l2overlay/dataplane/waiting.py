@@ -42,11 +42,11 @@ class WaitingFrames:
         """When the oldest frame has waited too long."""
         return self._frames[0][0] + QUEUE_TIME if self._frames else inf
 
-    def expire(self, now: float) -> int:
-        """Forget the frames that waited too long. Returns how many."""
-        count = 0
+    def expire(self, now: float) -> list[TapFrame]:
+        """Give up the frames that waited too long, and return them."""
+        late = []
         while self.deadline() <= now:
             _, frame = self._frames.popleft()
             self._size -= len(frame)
-            count += 1
-        return count
+            late.append(frame)
+        return late

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from l2overlay.addresses import PeerKey
 from l2overlay.config.types import Config
+from l2overlay.controlplane.overview import PeerStatus
 from l2overlay.node.attachment import HostSide
 from l2overlay.node.filter_keeper import FilterKeeper
 from l2overlay.node.flood_watch import FloodWatch
@@ -15,7 +16,7 @@ from l2overlay.node.pump import Pump
 from l2overlay.node.timer import LoopLag
 from l2overlay.observe.refusals import refused_data
 from l2overlay.observe.status import NodeFacts
-from l2overlay.overlay import Overlay, PeerStatus
+from l2overlay.overlay import Overlay
 from l2overlay.seams import Underlay
 
 

@@ -16,7 +16,7 @@ import trio
 from l2overlay.addresses import MacAddress, PeerKey
 from l2overlay.config.types import Config
 from l2overlay.dataplane.fdb import Port
-from l2overlay.dataplane.gate import Gate
+from l2overlay.dataplane.gate import FilterGate
 from l2overlay.errors import HostSetupError, UsageError
 from l2overlay.filter import words
 from l2overlay.filter.model import Action, Direction
@@ -71,7 +71,7 @@ class FilterKeeper:
         """Other rules are about to be installed: hold the frames of every peer that the old or the new ones name."""
         if wanted is None or self._config is None:
             return
-        gate = self._overlay.gate or Gate(self._want)
+        gate = self._overlay.gate or FilterGate(self._want)
         gate.followed |= frozenset(Port(self._keys[name]) for name in wanted.followed if name in self._keys)
         self._overlay.gate = gate
 
@@ -87,7 +87,7 @@ class FilterKeeper:
                 self._overlay.gate = None
             self.troubles = ()
             return
-        gate = self._overlay.gate or Gate(self._want)
+        gate = self._overlay.gate or FilterGate(self._want)
         self._overlay.gate = gate
         follows_out = bool(followed_peers(spec.config, spec.own, Direction.OUT))
         followed = [Port(self._keys[name]) for name in spec.followed if name in self._keys]

@@ -34,6 +34,7 @@ from l2overlay.controlplane.events import (
     PeerUp,
     ProbeRepeated,
 )
+from l2overlay.controlplane.overview import PeerStatus
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
 from l2overlay.node.attachment import HostSide, host_spec
@@ -52,7 +53,7 @@ from l2overlay.node.resolver import Lookup, Resolver, system_lookup
 from l2overlay.node.timer import LoopLag, OverlayTimer, boot_time
 from l2overlay.node.underlay import LOOKED_AT, Paths
 from l2overlay.node.way import LOOK_INTERVAL, OwnBridge, Ways
-from l2overlay.overlay import Overlay, PeerStatus
+from l2overlay.overlay import Overlay
 from l2overlay.seams import Underlay
 
 RELOAD_SCHEMA = "l2overlay.reload/1"

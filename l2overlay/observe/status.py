@@ -11,10 +11,10 @@ from typing import Any
 
 from l2overlay.addresses import MacAddress, PeerKey, format_key, format_mac
 from l2overlay.config.types import Config, Endpoint
+from l2overlay.controlplane.overview import FdbEntry, PeerStatus
 from l2overlay.controlplane.protection import LoopStatus, StormStatus
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.wire import BASE_SIZE
-from l2overlay.overlay import FdbEntry, PeerStatus
 
 STATUS_SCHEMA = "status/1"
 PEERS_SCHEMA = "peers/1"

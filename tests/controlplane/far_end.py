@@ -15,11 +15,12 @@ from l2overlay.controlplane.handshake import (
     receive_resp_untrusted,
     respond,
 )
+from l2overlay.controlplane.overview import PeerStatus
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.wire import RECORD, RECORD_LEN, Record, control_record
 from l2overlay.keys import public_key
-from l2overlay.overlay import Overlay, PeerStatus
+from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst
 
 START = 1000.0

@@ -17,7 +17,7 @@ from l2overlay.controlplane import liveness
 from l2overlay.controlplane.handshake import RESP_TYPE
 from l2overlay.counters import Counters, DropReason
 from l2overlay.dataplane import microflows
-from l2overlay.dataplane.gate import Gate
+from l2overlay.dataplane.gate import FilterGate
 from l2overlay.dataplane.link import Link
 from l2overlay.dataplane.microflows import MAX_AGE, MAX_FLOWS, Microflows
 from l2overlay.dataplane.session import Session
@@ -232,7 +232,7 @@ def test_a_peer_that_leaves_gets_nothing(quick: list[str]) -> None:
 
 def test_a_filter_sees_every_frame(quick: list[str]) -> None:
     net = acquainted()
-    net.hub.gate = Gate(lambda: None)
+    net.hub.gate = FilterGate(lambda: None)
     quick.clear()
     net.send(0, frame(0, 1))
     net.send(0, frame(0, 1))

@@ -24,7 +24,7 @@ from l2overlay.addresses import MacAddress, parse_mac
 from l2overlay.config.read import parse_config
 from l2overlay.dataplane.ethernet import plain
 from l2overlay.dataplane.fdb import Port
-from l2overlay.dataplane.gate import Gate
+from l2overlay.dataplane.gate import FilterGate
 from l2overlay.filter.flow import LEGACY, NF_TABLES, Flow, parse_flows
 from l2overlay.filter.model import Action, Direction, FilterConfig
 from l2overlay.filter.rules import explain
@@ -285,7 +285,7 @@ def test_kernel_gate_and_explain_agree_about_every_tag(lab: Callable[..., Lab], 
     assert numbers_in(capture.frames()) == set(range(len(kinds)))  # the kernel looks into none of them
     for number, kind in enumerate(kinds):
         for tagged in (Action.DROP, Action.ACCEPT):
-            gate = Gate(lambda: None)
+            gate = FilterGate(lambda: None)
             gate.configure((), {}, out=False, refuse_tagged=tagged is Action.DROP)
             admitted = gate.admit_in(plain(behind(kind, number)), Port(b"P" * 32)) is None
             (said,) = explain_text(

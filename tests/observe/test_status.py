@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
 from l2overlay.config.types import Config, Endpoint, PeerConfig, SegmentConfig
+from l2overlay.controlplane.overview import FdbEntry, PeerStatus
 from l2overlay.controlplane.protection import LoopStatus, StormStatus
 from l2overlay.counters import Counters, DropReason
 from l2overlay.observe.status import NAMED_TROUBLES, NodeFacts, peer_troubles, stations_data, status_data
-from l2overlay.overlay import FdbEntry, PeerStatus
 
 OWN, A, B = (PeerKey(bytes([n]) * 32) for n in (1, 2, 3))
 CONFIG = Config(

@@ -28,10 +28,11 @@ from typing import Any
 from l2overlay.addresses import Address, MacAddress, PeerKey, derive_macs
 from l2overlay.config.types import Config, Endpoint, PeerConfig, SegmentConfig, Suite
 from l2overlay.controlplane.events import Event, PeerDown, PeerMoved, PeerUp
+from l2overlay.controlplane.overview import PeerStatus
 from l2overlay.counters import DropReason
 from l2overlay.dataplane.ethernet import BROADCAST, PROBE_GROUP, VIRTIO_LEN, plain
 from l2overlay.keys import public_key
-from l2overlay.overlay import Overlay, PeerStatus
+from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, TapFrame
 
 from .frames import make_frame, station_mac

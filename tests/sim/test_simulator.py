@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from l2overlay.addresses import Address
+from l2overlay.dataplane.forwarder import Forwarder
 from l2overlay.dataplane.session import Session
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst
@@ -226,7 +227,7 @@ def test_a_frame_that_vanishes_without_a_reason_fails(monkeypatch: pytest.Monkey
 
     def lose(*_: Any) -> None: ...
 
-    monkeypatch.setattr(Overlay, "_flood", lose)
+    monkeypatch.setattr(Forwarder, "_flood", lose)
     with pytest.raises(AssertionError, match="was given 1 frames and accounts for 0"):
         sim.nodes[0].send()
 

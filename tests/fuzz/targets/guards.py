@@ -14,7 +14,7 @@ from l2overlay.config.read import parse_config
 from l2overlay.config.types import Party, ProtectConfig, StormConfig, StormLimit
 from l2overlay.dataplane.ethernet import VIRTIO_LEN, plain
 from l2overlay.dataplane.fdb import LOCAL, Port
-from l2overlay.dataplane.gate import Gate
+from l2overlay.dataplane.gate import FilterGate
 from l2overlay.dataplane.protect.guards import Guards
 from l2overlay.dataplane.protect.storm import PEER_MARGIN, QUIET_LIMIT, StormControl
 from l2overlay.errors import UsageError
@@ -41,7 +41,7 @@ def make(chance: random.Random) -> Callable[[], None]:
     refusing, asking = Guards(nobody, OWN), Guards(ProtectConfig(arp_spoof_guard=True), OWN)
     config = parse_config(FILTERED, "peers.toml", base_dir=None)
     assert config.filter is not None
-    names, gate = tuple(peer.name for peer in config.peers), Gate(lambda: None)
+    names, gate = tuple(peer.name for peer in config.peers), FilterGate(lambda: None)
     filtering, flood = config.filter, _Flood(chance)
 
     def iterate() -> None:
