@@ -45,7 +45,8 @@ class Watch(Protocol):
 class Keeper:
     """Keeps TAP and bridge in order.
 
-    `underlay_changed` gets the links that changed, gathered; "" stands for an unknown one. `routes_changed` is called at once.
+    `underlay_changed` gets the links that changed, gathered; "" stands for an unknown one. `routes_changed` is
+    called at once.
     """
 
     def __init__(
