@@ -1,13 +1,13 @@
 """One node of a segment, without I/O: bytes in, bytes out, time and chance as arguments.
 
-The shell (`node`, the simulator, a fuzzer, a test) calls, as often as it likes and in this order:
+The shell (`node`, the simulator, a fuzzer, a test) calls:
 
     overlay.receive_frames(frames, now)        frames read from the TAP
     overlay.receive_datagrams(bursts, now)     datagrams read from the UDP socket
     overlay.handle_timer(now)                  when `next_timer()` has come
-    overlay.bursts_to_send()                   then always: what goes to the UDP socket ...
-    overlay.frames_to_deliver()                ... and to the TAP ...
-    overlay.next_event()                       ... and what happened
+    overlay.bursts_to_send()                   after each of these: what goes to the UDP socket,
+    overlay.frames_to_deliver()                what goes to the TAP,
+    overlay.next_event()                       and what happened
 
 Frames go through the `Forwarder`. A frame from the TAP: the `Switch` names the peer, that peer's `Outbox` packs the frame,
 its `Session` seals. A datagram of a peer: the `Session` opens it, the `Inbox` unpacks it, the `Switch` lets the frames pass.
@@ -68,7 +68,7 @@ RETURNED_INTERVAL = 10.0
 """Seconds between two events about datagrams that come back."""
 
 MAX_EVENTS = 4096
-"""Events that nobody fetched; the oldest go first."""
+"""Events that are kept until `next_event` fetches them; the oldest are given up first."""
 
 FAILED = (
     DropReason.UNKNOWN_SESSION,
@@ -86,14 +86,14 @@ FAILED = (
     DropReason.UNKNOWN_PEER,
     DropReason.STALE_HANDSHAKE,
 )
-"""What a flood of datagrams from strangers is counted as."""
+"""The reasons for which datagrams of a flood from strangers are dropped."""
 
 TAGS_LEN = 8
 """Two VLAN tags, which the segment's MTU does not count."""
 
 
 class Overlay:
-    """One node. Not thread-safe and needs not be: no method waits."""
+    """One node. No method waits; none may be called by two threads at a time."""
 
     def __init__(
         self,
@@ -163,20 +163,19 @@ class Overlay:
     # -- the way out -------------------------------------------------------------------------------------------
 
     def receive_frames(self, frames: Sequence[TapFrame], now: float) -> bool:
-        """Frames from the TAP. Returns whether it is calm: nothing can have come of it but something to send.
+        """Frames from the TAP. Returns whether it has news: there may be an event or an earlier timer, not only output.
 
-        A lone frame meets cold caches, and each function of ours on its way is then worth microseconds. So what mostly has
-        nothing to do is asked for here, and not called to find that out.
+        A lone frame meets cold caches, and each function on its way costs microseconds then. So what has nothing to do for
+        most frames is not called: its condition is here.
         """
         if self._local.wakeup <= now:
-            self.handle_timer(
-                now, all_read=False
-            )  # a machine that slept must not use a session that grew too old meanwhile
+            # A machine that slept must not use a session that grew too old meanwhile.
+            self.handle_timer(now, all_read=False)
         elif len(frames) == 1:
             burst = self._microflows.seal(frames[0], now)
             if burst is not None:
                 self._links.bursts.append(burst)
-                return True
+                return False
         forwarder = self._forwarder
         if forwarder.own_datagrams is not None:
             frames = self._without_own(frames, now)
@@ -188,7 +187,7 @@ class Overlay:
         forwarder.send(groups, now)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._program(now)
-        return False
+        return True
 
     def _without_own(self, frames: Sequence[TapFrame], now: float) -> Sequence[TapFrame]:
         kept = self._forwarder.without_own(frames)
@@ -214,7 +213,7 @@ class Overlay:
             self._protection.tell_refused(each.reason, each.port, mac, now, count=each.counted)
 
     def _concerns_loops(self, refused: Refused, now: float) -> bool:
-        """Whether the loop guard hears of a loop by a frame from the TAP, or has to find out about one."""
+        """Whether the loop guard acts on a refused frame from the TAP: it is a probe that came back, or a reason to look."""
         loop = self._protection.loop
         if refused.reason is DropReason.LOOP_PROBE and loop.hear_untrusted(refused.head, now):
             self._follow_loops(now)
@@ -228,15 +227,16 @@ class Overlay:
     # -- the way in --------------------------------------------------------------------------------------------
 
     def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> bool:
-        """Datagrams from the underlay; never raises for anything in them. Returns whether it is calm: nothing can have come
-        of it but something to deliver.
+        """Datagrams from the underlay. Never raises for anything in them.
+
+        Returns whether it has news: there may be an event or an earlier timer, not only frames for the TAP.
         """
         overdue = self._local.wakeup <= now
         if overdue:
             self.handle_timer(now, all_read=False)
         if len(bursts) == 1 and self._receive_alone(bursts[0], now):
             if self._opened is None:
-                return not overdue
+                return overdue
         else:
             for burst in bursts:
                 self._receive_burst(burst, now)
@@ -245,11 +245,12 @@ class Overlay:
             self._look_at_refused(now)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._program(now)
-        return False
+        return True
 
     def _receive_alone(self, burst: Burst, now: float) -> bool:
-        """The quick way of one datagram of DATA; if what it holds needs the ordinary way, it waits to be unpacked. False:
-        it is none, or something is wrong with it; nothing was done.
+        """Open one datagram of DATA, and deliver the lone frame of a known flow; other contents wait in `_opened`.
+
+        Returns False, and changes nothing, for anything but one valid DATA datagram.
         """
         data = burst.buffers[0]
         if len(data) > burst.datagram_size or len(burst.buffers) > 1:
@@ -341,11 +342,11 @@ class Overlay:
             peer.link.flush(now)
 
     def filter_loaded(self, known: Mapping[MacAddress, PeerKey]) -> None:
-        """The kernel's filter has these stations now: let what waited for that pass."""
+        """The kernel's filter knows these stations now: let the frames that waited for them pass."""
         self._forwarder.filter_loaded({mac: Port(peer) for mac, peer in known.items()})
 
     def filter_failed(self) -> None:
-        """The kernel's filter could not be told: drop what waited for it."""
+        """The kernel's filter could not be updated: drop the frames that waited for it."""
         self._forwarder.filter_failed()
 
     def receive_overflowed(self, count: int) -> None:
@@ -366,12 +367,12 @@ class Overlay:
         return self._members.admits_untrusted(data, size, host, stranger, now)
 
     def flood_filtered(self, count: int) -> None:
-        """The kernel dropped `count` datagrams by the filter that `known_addresses` are the exceptions of."""
+        """The kernel's filter, which lets only datagrams of `known_addresses` pass, dropped `count` datagrams."""
         self._local.counters.rx_datagrams += count
         self._local.counters.drop(DropReason.FLOOD_FILTERED, count)
 
     def failed_datagrams(self) -> int:
-        """How many datagrams came to nothing so far, whoever sent them."""
+        """How many datagrams were dropped so far for a reason in `FAILED`, whoever sent them."""
         counters = (self._local.counters, *(peer.counters for peer in self._members))
         return sum(each.drops.get(reason, 0) for each in counters for reason in FAILED)
 
@@ -405,8 +406,10 @@ class Overlay:
         return min(self._local.wakeup, self._next_sweep, self._protection.next_time())
 
     def handle_timer(self, now: float, *, all_read: bool = True) -> None:
-        """Retries, rekeys, keepalives, expiries: all that is due at `now`. Unless `all_read`, datagrams may still wait to be
-        read, so nobody is taken for silent."""
+        """Do all that is due at `now`: retries, rekeys, keepalives, expiries.
+
+        `all_read` says that no datagram waits to be read. If one may, no peer is taken for silent.
+        """
         if self._local.wakeup <= now:
             self._members.handle_timer(now, all_read=all_read)
         if self._next_sweep <= now:
@@ -418,12 +421,12 @@ class Overlay:
             self._program(now)
 
     def _catch_up(self, now: float) -> None:
-        """What is overdue comes first: a machine that slept must not use a session that grew too old meanwhile."""
+        """Do what is overdue: a machine that slept must not use a session that grew too old meanwhile."""
         if self._local.wakeup <= now:
             self.handle_timer(now, all_read=False)
 
     def next_event(self) -> Event | None:
-        """The oldest event not yet told."""
+        """Return the oldest event that was not fetched yet, or None."""
         return self._events.popleft() if self._events else None
 
     def _program(self, now: float) -> None:
@@ -564,15 +567,15 @@ class Overlay:
 
     @property
     def counters(self) -> Counters:
-        """Of what belongs to no peer: handshakes, strangers, and what the shell counts."""
+        """Counters of what belongs to no peer: handshakes, strangers, and what the shell counts."""
         return self._local.counters
 
     def refusals(self, now: float) -> list[Refusal]:
-        """Handshakes that came to nothing lately, and why."""
+        """Handshakes that failed lately, and why."""
         return self._local.refusals.recent(now)
 
     def total_counters(self) -> Counters:
-        """Of the node as a whole: its own and all peers' together."""
+        """Counters of the whole node: its own and those of all peers, added up."""
         total = Counters()
         for counters in (self._local.counters, *(peer.counters for peer in self._members)):
             total.add(counters)

@@ -116,7 +116,7 @@ class Pump:
         self._epoll.register(self._udp_fd, _READ)
         self._pause = Pause(self._epoll, self._move)
         self._now = self._frame_time = self._datagram_time = -inf
-        self._dense = self._calm = False
+        self._dense = self._has_news = False
         self.shielded = False
         """The kernel filters what comes to the UDP socket, and counts that with what the socket had no room for."""
         self.burst_count = 0
@@ -177,7 +177,7 @@ class Pump:
 
     def flush(self) -> None:
         """Do what the overlay wants done after a call that did not come from here."""
-        self._calm = False
+        self._has_news = True
         self._move_out()
         self._timer_moved(self._overlay.next_timer())
 
@@ -190,10 +190,10 @@ class Pump:
         alarm = next_timer()
         trio_ready = moved = self._dense = False
         while ready := self._wait(0.0 if self._dense else stop - self._now):
-            self._dense, self._calm = False, True
+            self._dense = self._has_news = False
             trio_ready = self._round(ready)
             moved = True
-            if not self._calm:
+            if self._has_news:
                 due = next_timer()
                 # A timer of the overlay that is due earlier than before: trio's `timeout` does not know of it yet.
                 stop = due if due < alarm and due < end else end
@@ -205,7 +205,7 @@ class Pump:
     def move_alone(self) -> None:
         """Move what is ready, once, as if nothing had come for long."""
         self._frame_time = self._datagram_time = -inf
-        self._calm = True
+        self._has_news = False
         self._round(self._epoll.poll(0, MAX_READY))
 
     def _wait(self, seconds: float) -> list[tuple[int, int]]:
@@ -252,7 +252,7 @@ class Pump:
         if bursts:
             if not alone:
                 self._now = started = self._clock()
-            self._calm &= self._overlay.receive_datagrams(bursts, started)
+            self._has_news |= self._overlay.receive_datagrams(bursts, started)
             self._move_out()
             if not alone:
                 self._now = self._clock()
@@ -274,7 +274,7 @@ class Pump:
     def read_strangers(self, seconds: float) -> None:
         """Read for so long what waits apart from what peers send."""
         self._now = now = self._clock()
-        deadline, self._calm = now + seconds, False
+        deadline, self._has_news = now + seconds, True
         while now < deadline:
             bursts, lost = self._udp.receive_strangers(STRANGERS_PER_READ)
             if lost:
@@ -312,7 +312,7 @@ class Pump:
                 self._now = started = self._clock()
             elif self.linger and not frames[0][VIRTIO_LEN] & 1:  # to one station: no chatter
                 self._linger_until = started + self.linger
-            self._calm &= self._overlay.receive_frames(frames, started)
+            self._has_news |= self._overlay.receive_frames(frames, started)
             self._move_out()
             if not alone:
                 self._now = self._clock()
@@ -323,7 +323,7 @@ class Pump:
     def _move_out(self) -> None:
         """Until there is nothing more to do: whoever is told of an event may ask the overlay for something.
 
-        When it is calm, once: asking for events, and for the timer after that, is a quarter of all calls for a lone frame.
+        Without news, once: to ask for events, and for the timer after that, is a quarter of all calls for a lone frame.
         """
         overlay = self._overlay
         while True:
@@ -331,7 +331,7 @@ class Pump:
                 self._deliver(frames)
             if bursts := overlay.bursts_to_send():
                 self._send(bursts)
-            if self._calm:
+            if not self._has_news:
                 return
             event = overlay.next_event()
             if event is None:

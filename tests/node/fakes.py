@@ -161,11 +161,11 @@ class CopyingOverlay:
 
     def receive_frames(self, frames: Sequence[TapFrame], now: float) -> bool:
         self.bursts += [Burst(PEER, len(f), [bytes(f)]) for f in frames]
-        return False
+        return True
 
     def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> bool:
         self.frames += [[d] for burst in bursts for d in burst.datagrams()]
-        return False
+        return True
 
     def bursts_to_send(self) -> list[Burst]:
         bursts, self.bursts = self.bursts, []
