@@ -75,7 +75,7 @@ class Forwarder:
         self._addresses_decide = False
 
     def reconsider(self) -> None:
-        """Something that decides about frames was changed: what is known of single flows holds no longer."""
+        """Call this after any change of what decides about frames: it forgets what is known of single flows."""
         self.microflows.forget()
         self._links.mirror = self.mirror
         # Nothing looks deeper into a frame, or at each frame, and so may treat the next one otherwise.
@@ -338,7 +338,7 @@ class Forwarder:
     # -- what waits for the kernel's filter --------------------------------------------------------------------
 
     def filter_loaded(self, known: Mapping[MacAddress, Port]) -> None:
-        """The kernel's filter has these stations now: let what waited for that pass."""
+        """The kernel's filter knows these stations now: let the frames that waited for them pass."""
         if self.gate is None:
             return
         free, late = self.gate.loaded(known)
@@ -352,7 +352,7 @@ class Forwarder:
         self._drop_held(late)
 
     def filter_failed(self) -> None:
-        """The kernel's filter could not be told: drop what waited for it."""
+        """The kernel's filter could not be updated: drop the frames that waited for it."""
         if self.gate is not None:
             self._drop_held(self.gate.give_up())
 

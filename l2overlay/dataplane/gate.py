@@ -1,7 +1,7 @@
-"""The gate: no frame meets the kernel's rules before they know who sent it.
+"""The filter gate: holds a frame until the kernel's rules know which peer its station is behind.
 
-With one TAP the kernel cannot tell peers apart, so rules that name a peer are kept by station (`linux/iptables.py`), and
-the kernel's list of stations is always a little behind the switch's. The gate closes that gap. For peers that rules name:
+With one TAP the kernel cannot tell peers apart. So rules that name a peer are written by station (`linux/iptables.py`), and
+the kernel's list of stations is always a little older than the switch's. The gate closes that gap, for peers in rules:
 
     a frame from a peer     whose station the kernel has elsewhere is held until the list is written anew, some 30 ms;
                             ARP too, so that nobody answers a station before the kernel knows it
@@ -10,8 +10,8 @@ the kernel's list of stations is always a little behind the switch's. The gate c
     a frame with a tag      (VLAN, PPPoE) is not looked into by iptables, and dropped unless the configuration says otherwise
     while rules are broken  nothing passes
 
-It decides from `SWITCHED` alone, as the switch does. The shell calls `loaded` when the kernel has a new list, and gets back
-what was held.
+It decides by `SWITCHED` alone, as the switch does. `loaded` says that the kernel has a new list, and returns the frames that
+were held.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -33,7 +33,7 @@ MAX_WAITING = 4096
 
 
 class Held(Enum):
-    """Not yet."""
+    """The frame may pass later."""
 
     HELD = "held"
 
@@ -42,7 +42,7 @@ HELD = Held.HELD
 
 
 class FilterGate:
-    """Behind the switch while a filter is in force. `wanted` is called when the kernel's list must be written anew."""
+    """Judges frames behind the switch while a filter is in force. Calls `wanted` when the kernel needs a new list."""
 
     def __init__(self, wanted: Callable[[], None]) -> None:
         self._wanted = wanted
@@ -70,7 +70,7 @@ class FilterGate:
         self.waiting.clear()
 
     def admit_in(self, frame: bytes, peer: Port) -> DropReason | Held | None:
-        """Whether a frame that `peer` sent may go to the TAP (None)."""
+        """Return None if a frame from `peer` may go to the TAP, HELD if it has to wait, or the reason to drop it."""
         if self.closed:
             return DropReason.FILTER_CLOSED
         if frame[ETHERTYPE] in UNSEEN:
@@ -84,7 +84,7 @@ class FilterGate:
         return self._wait(source, wanted)
 
     def admit_out(self, frame: bytes, peer: Port | None) -> DropReason | None:
-        """Whether a frame that the TAP gave may go to `peer`, or None: to all of them."""
+        """Return None if a frame from the TAP may go to `peer` (None: to all peers), or the reason to drop it."""
         if self.closed:
             return DropReason.FILTER_CLOSED
         if frame[ETHERTYPE] in UNSEEN:
@@ -109,7 +109,7 @@ class FilterGate:
         return HELD
 
     def hold(self, frame: Gather, station: MacAddress, peer: Port) -> DropReason | None:
-        """Keep a frame of which `admit_in` said HELD; a reason when there is no room."""
+        """Keep a frame of which `admit_in` said HELD. Returns the reason if there is no room."""
         if len(self._held) >= MAX_HELD:
             return DropReason.FILTER_PENDING
         self._held.append((station, peer, frame))

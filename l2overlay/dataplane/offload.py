@@ -1,20 +1,20 @@
-"""Super-frames: TCP and UDP frames of up to 64 KiB whose segmentation and checksum are still to do.
+"""Super-frames: TCP and UDP frames of up to 64 KiB that are not segmented yet and have no checksum yet.
 
-The kernel hands them over with a `struct virtio_net_hdr` in front (virtio 1.2, section 5.1.6):
+The kernel puts them behind a `struct virtio_net_hdr` (virtio 1.2, section 5.1.6):
 
     flags u8 | gso_type u8 | hdr_len u16 | gso_size u16 | csum_start u16 | csum_offset u16
 
-We cut one into *slices* that fit the path, whatever the guest's MSS is. Each slice carries the `template` (what is the same
-for all of them: the virtio fields and the frame's own headers) and a byte range of the payload. The receiver joins the
-slices that came one after the other into a *run* and writes the run as ONE super-frame. What a run must have
-corrected, once per run: IP length, IPv4 id and header checksum, TCP sequence number (RFC 9293), the length in the
-partial checksum's pseudo-header, the urgent pointer, and the flags that belong to one end only: FIN and PSH to the run that
-holds the last byte, CWR (RFC 3168, section 6.1.2) to the run that holds the first.
+The sender cuts a super-frame into *slices* that fit the path, whatever the guest's MSS is. Each slice carries the *template*
+(what all slices share: the virtio fields and the frame's headers) and a byte range of the payload. The receiver joins
+consecutive slices into a *run*, and writes the run as one super-frame. It corrects the headers once per run: IP length, IPv4
+id and header checksum, TCP sequence number (RFC 9293), the length in the pseudo-header of the partial checksum, the urgent
+pointer, and the flags that belong to one end only. FIN and PSH belong to the run with the last byte, CWR (RFC 3168,
+section 6.1.2) to the run with the first.
 
-A *unit* is what becomes one segment: `gso_size` bytes, the last one may be shorter. Units of UDP (USO) are datagrams, and
-units of TCP may be signed (MD5, AO): those are delivered whole or not at all, so slices of such a super-frame begin and end
-with a unit. A unit too large for one datagram of ours is taken out of its super-frame here, and travels as a frame of its
-own. Any other TCP super-frame is cut anywhere, and the receiver ends its runs with a unit as long as nothing is lost.
+A *unit* is the payload of one segment: `gso_size` bytes; the last unit may be shorter. Units of UDP (USO) are datagrams, and
+units of TCP may be signed (MD5, AO). Those are delivered whole or not at all, so their slices begin and end with a unit. A
+unit that is too large for one datagram leaves its super-frame and travels as a frame of its own. Any other TCP super-frame
+is cut anywhere, and the receiver ends its runs with a whole unit as long as nothing is lost.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ _ONLY_TIMESTAMPS = b"\x01\x01\x08\x0a"  # and eight bytes more
 MAX_IP_LEN = 65_535
 
 MIN_GSO_SIZE = 48
-"""Linux sends no smaller full TCP segment (`tcp_min_snd_mss`), so that a peer cannot make it send thousands for one read."""
+"""Linux sends no smaller full TCP segment (`tcp_min_snd_mss`): a receiver must not make it send thousands for one read."""
 MAX_TINY_UNITS = 128
 """Units smaller than that in one super-frame. Linux merges keystrokes that it reads together (GRO, 64 a poll), and takes at
 most 128 datagrams from one send (`UDP_MAX_SEGMENTS`). More would turn 64 KiB into up to 65 000 frames."""
@@ -82,12 +82,12 @@ class Template:
 
 
 def is_super_frame(frame: bytes) -> bool:
-    """Whether the virtio header of this `TapFrame` says that segmentation is still to do."""
+    """Whether the virtio header of this `TapFrame` says that the frame is not segmented yet."""
     return frame[1] != GSO_NONE
 
 
 def segment_len(frame: bytes) -> int:
-    """How long the largest segment of a super-frame may be, headers included. Looks at its headers only; never raises."""
+    """The largest size that a segment of a super-frame may have, headers included. Reads headers only; never raises."""
     gso_size: int
     csum_start: int
     _, gso_type, _, gso_size, csum_start, _ = VIRTIO.unpack_from(frame)
@@ -99,9 +99,9 @@ def segment_len(frame: bytes) -> int:
 
 
 def count_segments(head: bytes, size: int) -> tuple[int, int]:
-    """How many frames a super-frame of `size` bytes becomes, and how many bytes those have. Looks at its headers only.
+    """How many frames a super-frame of `size` bytes becomes, and how many bytes they have. Reads headers only; never raises.
 
-    Never raises. A header that lies hides at most `MAX_HEADER_LEN` bytes of payload.
+    A false header can hide at most `MAX_HEADER_LEN` bytes of payload.
     """
     gso_size = VIRTIO.unpack_from(head)[3]
     if not gso_size:
@@ -223,7 +223,7 @@ def _find_ip(header: bytes) -> tuple[int, bool]:
     at = ETHERNET_HEADER_LEN
     if (
         header[at - 2 : at] in VLAN_TPIDS
-    ):  # asked here: `past_tags` takes four calls to find no tag (test_calls counts)
+    ):  # without a tag `past_tags` would cost four calls (test_calls counts)
         _, at, _ = inet.past_tags(header, at - 2, MAX_TAGS, inet.VLAN_TPIDS)
     ethertype = header[at - 2 : at]
     if (ethertype, header[at] >> 4) not in ((_IPV4, 4), (_IPV6, 6)):
@@ -232,7 +232,7 @@ def _find_ip(header: bytes) -> tuple[int, bool]:
 
 
 def _check_ip(header: bytes, ip_start: int, csum_start: int, *, is_ipv4: bool) -> int | None:
-    """The transport protocol, or None behind IPv6 extension headers (the kernel walked those; we need not)."""
+    """The transport protocol, or None behind IPv6 extension headers: the kernel has read those."""
     if is_ipv4:
         if csum_start != ip_start + (header[ip_start] & 15) * 4 or csum_start < ip_start + _IPV4_LEN:
             raise FrameError("the checksum does not start behind the IPv4 header")
@@ -243,7 +243,7 @@ def _check_ip(header: bytes, ip_start: int, csum_start: int, *, is_ipv4: bool) -
 
 
 def _check_ip_len(header: bytes, ip_start: int, total: int, *, is_ipv4: bool) -> None:
-    """The IP header must mean all of the payload. 0 is left to who segments (BIG TCP; Windows' LSO writes it, too)."""
+    """Raise FrameError unless the IP length covers the whole payload or is 0, as BIG TCP and Windows' LSO write it."""
     at, actual = (2, total) if is_ipv4 else (4, total - _IPV6_LEN)
     claimed = _U16.unpack_from(header, ip_start + at)[0]
     if claimed not in (0, len(header) - ip_start + actual):
@@ -317,7 +317,7 @@ def _fold(value: int) -> int:
 
 
 def split_units(frame: TapFrame, template: Template) -> list[TapFrame]:
-    """A super-frame as one frame per unit, each with its partial checksum."""
+    """Split a super-frame into one frame per unit, each with its partial checksum."""
     payload = frame[VIRTIO_LEN + template.header_len :]
     size = template.gso_size
     return [

@@ -1,8 +1,8 @@
-"""The switch: what one frame's addresses say about where it goes (IEEE 802.1Q-2018, clause 8.6; split horizon).
+"""The switch: decides by a frame's addresses where it goes (IEEE 802.1Q-2018, clause 8.6; split horizon).
 
-Two directions, because peers are one split-horizon group: a frame from the TAP goes to one peer or to all of them, a
-frame from a peer goes to the TAP or nowhere. Both learn the source first. Both decide from `SWITCHED` alone (addresses
-and tag), so a batch that was read at one instant asks once per distinct header and not once per frame.
+The peers are one split-horizon group. So a frame from the TAP goes to one peer or to all of them, and a frame from a peer
+goes to the TAP or nowhere. Both directions learn the source first. Both decide by `SWITCHED` alone (addresses and tag), so
+the forwarder asks once for each distinct header of a batch and not once for each frame.
 """
 
 from collections.abc import Collection
@@ -46,16 +46,16 @@ class Switch:
         self.fdb = fdb
         self.own_macs = frozenset(own_macs)
         self.moves: list[tuple[StationKey, Port, Port]] = []
-        """Stations that were heard at another port than before: (station, old, new); the caller empties it."""
+        """Stations that were heard at another port than before: (station, old, new). The caller empties the list."""
         self.freezes: list[Freeze] = []
-        """Stations that moved too often; the caller empties it."""
+        """Stations that moved too often. The caller empties the list."""
         self.security: PortSecurity | None = None
         self.bpdu_passes = True
         self.reserved_passes: Neighbourly = frozenset()
         self.damping = MoveDamping()
 
     def forward_from_tap(self, frame: bytes, now: float) -> Decision:
-        """Where a frame that the TAP gave goes: a peer, all peers, or nowhere for a reason."""
+        """Where a frame from the TAP goes: to a peer, to all peers, or nowhere for a reason."""
         destination, source = frame[DESTINATION], frame[SOURCE]
         refused = self._refuse(destination, source, frame)
         if refused is not None:
@@ -72,10 +72,10 @@ class Switch:
         return DropReason.LOCAL_DESTINATION if port == LOCAL else port
 
     def forward_from_peer(self, frame: bytes, peer: Port, now: float) -> DropReason | None:
-        """Whether a frame that `peer` sent reaches the TAP (None), or why not.
+        """Return None if a frame from `peer` passes to the TAP, or the reason if it does not.
 
-        A frame for a station behind a third peer is delivered too: its sender's table is older than ours, and the
-        bridge floods what it does not know; filtering it would blackhole a station that has just moved here.
+        A frame for a station that is behind a third peer passes, too: the sender's table may be newer than ours. If the
+        switch dropped it, a station that has just moved here would not be reached.
         """
         destination, source = frame[DESTINATION], frame[SOURCE]
         refused = self._refuse(destination, source, frame)
@@ -88,12 +88,12 @@ class Switch:
         return self._learn(station_key(source, vlan_id(frame)), peer, now)
 
     def is_flooded(self, frame: bytes, now: float) -> bool:
-        """Whether the bridge has to flood a frame from a peer, as far as we know."""
+        """Whether the bridge has to flood a frame from a peer, as far as the node knows."""
         destination = frame[DESTINATION]
         return is_group(destination) or self._find(destination, vlan_id(frame), now) != LOCAL
 
     def _find(self, destination: bytes, vlan: int, now: float) -> Port | None:
-        """Where a station is. A static address belongs to its station in every VLAN, also where it has never sent."""
+        """The port of a station, if it is known. A static address holds in every VLAN, also where the station never sent."""
         port = self.fdb.lookup(station_key(destination, vlan), now)
         return self.fdb.owner(StationKey(destination)) if port is None and vlan else port
 
@@ -122,9 +122,7 @@ class Switch:
             return None
         owner = fdb.owner(station, now)
         if owner is None and len(station) > MAC_LEN:
-            owner = fdb.owner(
-                StationKey(station[:MAC_LEN])
-            )  # a static address is its station's in every VLAN
+            owner = fdb.owner(StationKey(station[:MAC_LEN]))  # a static address holds in every VLAN
         if owner is not None and owner != port:
             frozen = fdb.owner(station) is None and fdb.owner(station, now) is not None
             return DropReason.FROZEN_STATION if frozen else DropReason.SPOOFED_STATION
