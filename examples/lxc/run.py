@@ -72,7 +72,7 @@ def serve(files: Container, payload: bytes) -> subprocess.Popen[str]:
     (files.folder / "rootfs" / "www" / "payload").write_bytes(payload)
     server = files.node.host.popen(files.argv("exec busybox httpd -f -p 80 -h /www"))
     deadline = time.monotonic() + START_TIMEOUT
-    while not files.node.ask("status")["bridge"]["ports"]:
+    while len(files.node.ask("status")["bridge"]["ports"]) < 2:  # the node's TAP is the other one
         if server.poll() is not None or time.monotonic() > deadline:
             server.terminate()
             raise LabError(f"the container {files.name} did not start:\n{server.communicate()[0]}")

@@ -5,7 +5,9 @@ h1 [br-lab]--tap--(node) ==UDP== (node)--tap--[br-lab] h2
 """
 
 import json
+import re
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from l2overlay.testing.lab import Guest, Host, Lab, Namespace, child_environment, differences
-from l2overlay.testing.namespace import run_command
+from l2overlay.testing.namespace import run_command, signal_group
 
 MakeLab = Callable[..., Lab]
 ADDRESSES = 'addresses = { h1 = ["10.9.0.201/24"], h2 = ["10.9.0.202/24"] }'
@@ -271,7 +273,7 @@ def test_qemu_as_nobody_boots_across_the_overlay_by_the_line_that_attach_prints(
         assert vm.poll() is None, text
         assert time.monotonic() < deadline, f"{text}\n{log.read_text()}"
         time.sleep(0.1)
-    mac = next(word for word in script.read_text().replace("=", " ").split() if word.startswith("52:"))
+    mac = mac_in(script)
     assert f"{BOOTED} {mac} has 10.9.0.1" in text
     assert "Uid:\t65534\t65534" in Path(f"/proc/{vm.pid}/status").read_text()
     held = call(h1, "detach", "tap", "vm1")
@@ -280,7 +282,34 @@ def test_qemu_as_nobody_boots_across_the_overlay_by_the_line_that_attach_prints(
     assert mac in known
     again = json.loads(succeeds(attach(opened, h1, "qemu", "vm1", "--json")))
     assert again["mac"] not in known  # the segment knows the first one now
-    h1.stop_processes()
+    signal_group(vm, signal.SIGTERM)
+
+
+def test_the_bridge_helper_joins_a_vm_by_the_script_that_attach_prints(net: tuple[Lab, Host, Guest]) -> None:
+    """/etc is empty there, so that the host's own /etc/qemu is left alone."""
+    helper = "/usr/lib/qemu/qemu-bridge-helper"
+    if not Path(helper).exists():
+        pytest.skip(f"{helper} not installed (`make test` does it)")
+    opened, h1, _ = net
+    script = opened.folder / "vm1.sh"
+    script.write_text(succeeds(attach(opened, h1, "qemu-bridge", "vm1")))
+    mac = mac_in(script)
+    options = "-machine accel=tcg -m 64 -nographic -boot n"
+    run = f"mount -t tmpfs none /etc && QEMU_OPTIONS='{options}' exec bash {script}"
+    vm = h1.popen(["unshare", "--mount", "bash", "-c", run], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    while mac not in {station["mac"] for station in opened.nodes[1].ask("fdb")["stations"]}:
+        assert vm.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "tap0" in opened.nodes[0].ask("status")["bridge"]["ports"]
+    signal_group(vm, signal.SIGTERM)
+
+
+def mac_in(script: Path) -> str:
+    """The guest's MAC in what attach printed."""
+    (mac,) = set(re.findall(r"\bmac=(52:[0-9a-f:]{14})", script.read_text()))
+    return str(mac)
 
 
 def as_nobody(net: Lab, script: Path) -> list[str]:
