@@ -1,7 +1,7 @@
 """Counters, and the one list of reasons why a frame or datagram was not delivered.
 
-Every frame that is not delivered has exactly one `DropReason` and is counted once, at the place that decided.
-Frames in = frames out + the sum of named drops: the tests hold us to it.
+Every frame that is not delivered has exactly one `DropReason` and is counted once, where the program decides to drop it.
+The tests check that frames in = frames out + the sum of all drops.
 """
 
 from dataclasses import dataclass, field
@@ -9,93 +9,92 @@ from enum import StrEnum
 
 
 class DropReason(StrEnum):
-    """Why something was not delivered; the value is the name in `status`, metrics and docs."""
+    """Why something was not delivered. The value is the name in `status`, metrics and docs.
 
-    # a frame read from the TAP
+    Each comment is the beginning of the meaning in docs/architecture.md, which also says what to do.
+    """
+
+    # a frame from the TAP
     RUNT_FRAME = "runt_frame"  # shorter than an Ethernet header
     GIANT_FRAME = "giant_frame"  # longer than the segment's MTU allows
-    BAD_OFFLOAD_HEADER = "bad_offload_header"  # virtio header and frame contradict each other
-    TINY_SEGMENTS = "tiny_segments"  # a super-frame of more than 128 segments, each with under 48 bytes
-    RESERVED_ADDRESS = "reserved_address"  # 01:80:c2:00:00:01..0f, never forwarded (802.1Q, table 8-1)
-    GROUP_SOURCE = "group_source"  # source address is a group or zero
-    LOCAL_DESTINATION = (
-        "local_destination"  # the destination lives on this side of the TAP (802.1Q filtering)
-    )
-    OWN_DATAGRAM = "own_datagram"  # one of our own came back from the TAP: the route to a peer leads there
-    NO_PEER = "no_peer"  # a flood, and no peer has a session
-    PEER_DOWN = "peer_down"  # the destination's peer has no session, and its queue ended without one
-    QUEUE_FULL = "queue_full"  # more than 64 frames or 128 KiB waited for a session
-    QUEUE_TIMEOUT = "queue_timeout"  # waited 1 s for a session
+    BAD_OFFLOAD_HEADER = "bad_offload_header"  # the virtio header and the frame contradict each other
+    TINY_SEGMENTS = "tiny_segments"  # a super-frame of more than 128 segments
+    RESERVED_ADDRESS = "reserved_address"  # sent to 01:80:c2:00:00:01 .. 0f (802.1Q, table 8-1)
+    GROUP_SOURCE = "group_source"  # the source address is a group address or zero
+    LOCAL_DESTINATION = "local_destination"  # the destination is on this side of the TAP
+    OWN_DATAGRAM = "own_datagram"  # a datagram of this node came back from the TAP
+    NO_PEER = "no_peer"  # the frame has to be flooded, but no peer has a session
+    PEER_DOWN = "peer_down"  # the destination's peer has no session, and no endpoint to open one to
+    QUEUE_FULL = "queue_full"  # more than 64 frames or 128 KiB already wait for the session
+    QUEUE_TIMEOUT = "queue_timeout"  # the frame waited 1 s for the session
 
-    # a datagram from the underlay, before its tag verified
-    BAD_LENGTH = "bad_length"
-    BAD_TYPE = "bad_type"
-    BAD_RESERVED = "bad_reserved"  # reserved bytes that are not zero, or an unknown suite
-    BAD_MAC1 = "bad_mac1"  # the sender does not know our public key
-    NO_COOKIE = "no_cookie"  # under load, and mac2 does not prove the address
-    BAD_COOKIE_REPLY = "bad_cookie_reply"
-    BAD_HANDSHAKE = "bad_handshake"  # Noise said no: other key, psk, suite, segment or version
-    UNKNOWN_PEER = "unknown_peer"  # a genuine handshake of a key that is not in peers.toml
-    STALE_HANDSHAKE = "stale_handshake"  # its stamp is not newer than the last one: a replay
-    HANDSHAKE_LIMIT = "handshake_limit"  # more handshakes a second than we answer
-    FLOOD_FILTERED = (
-        "flood_filtered"  # while more strangers' datagrams fail than a node can look at; mostly by the kernel
-    )
-    UNKNOWN_SESSION = "unknown_session"
-    EXPIRED_SESSION = "expired_session"
-    REPLAYED = "replayed"
-    BAD_TAG = "bad_tag"
-    BAD_TRAIN = "bad_train"  # a car that contradicts itself, or the train that it says it is of
-    TRAIN_INCOMPLETE = "train_incomplete"  # a car of a train that lost another one on its way
+    # a datagram before its tag was verified
+    BAD_LENGTH = "bad_length"  # the length does not fit the type of the datagram
+    BAD_TYPE = "bad_type"  # no type of this protocol
+    BAD_RESERVED = "bad_reserved"  # reserved bytes are not zero
+    BAD_MAC1 = "bad_mac1"  # the sender does not know this node's public key
+    NO_COOKIE = "no_cookie"  # the node is under load, and the sender has not proved its address yet
+    BAD_COOKIE_REPLY = "bad_cookie_reply"  # a COOKIE that answers no message of this node
+    BAD_HANDSHAKE = "bad_handshake"  # the handshake failed: another key, psk, suite, segment name or version
+    UNKNOWN_PEER = "unknown_peer"  # a genuine INIT from a key that is not in peers.toml
+    STALE_HANDSHAKE = "stale_handshake"  # the stamp is not newer than that of the last handshake
+    HANDSHAKE_LIMIT = "handshake_limit"  # more INITs a second than the node reads
+    FLOOD_FILTERED = "flood_filtered"  # dropped during a flood
+    UNKNOWN_SESSION = "unknown_session"  # an index that the node did not give out, or took back
+    EXPIRED_SESSION = "expired_session"  # the session is older than 180 s
+    REPLAYED = "replayed"  # a datagram with this counter has already arrived
+    BAD_TAG = "bad_tag"  # not sealed with the key of the session
+    BAD_TRAIN = "bad_train"  # a car contradicts itself or its train
+    TRAIN_INCOMPLETE = "train_incomplete"  # a car of a train that lost another car
 
-    # a record inside an authentic datagram
-    BAD_RECORD = "bad_record"
-    BAD_FRAGMENT = "bad_fragment"
-    FRAGMENT_TIMEOUT = "fragment_timeout"
-    FRAGMENT_LIMIT = "fragment_limit"
-    BAD_SLICE = "bad_slice"
-    SPOOFED_STATION = "spoofed_station"  # source bound to another port by configuration, or one of our own
+    # a record of a genuine datagram
+    BAD_RECORD = "bad_record"  # malformed; the rest of its datagram is dropped too
+    BAD_FRAGMENT = "bad_fragment"  # fragments that do not fit together
+    FRAGMENT_TIMEOUT = "fragment_timeout"  # not all fragments of a frame, or slices of a segment, arrived
+    FRAGMENT_LIMIT = "fragment_limit"  # more than 32 frames of one peer wait for fragments
+    BAD_SLICE = "bad_slice"  # a slice that contradicts itself; the rest of its datagram is dropped too
+    SPOOFED_STATION = "spoofed_station"  # the configuration binds the source to another port
 
-    # protection: port security, guards, storm control, loop guard (docs/protection.md)
-    FROZEN_STATION = "frozen_station"  # moved too often; it stays where it was for a minute
-    UNKNOWN_STATION = "unknown_station"  # behind a peer with learn = "off", and not in its macs
-    STATION_LIMIT = "station_limit"  # one more than the peer's max_macs
-    ISOLATED = "isolated"  # between two that isolation keeps apart
-    BPDU_REFUSED = "bpdu_refused"  # spanning tree, and bpdu = "drop"
-    ETHERTYPE_REFUSED = "ethertype_refused"  # not in ethertypes_allow, or in ethertypes_deny
-    ROGUE_DHCP = "rogue_dhcp"  # a DHCP server's answer from who is none
-    ROGUE_ROUTER = "rogue_router"  # a router advertisement or redirect from who is no router
-    SPOOFED_ADDRESS = "spoofed_address"  # ARP or ND that claims an address of somebody else
-    UNREADABLE = "unreadable"  # headers made so that a guard cannot see what is behind them
-    STORM_BROADCAST = "storm_broadcast"  # more than may be flooded from one port
-    STORM_MULTICAST = "storm_multicast"
-    STORM_UNKNOWN_UNICAST = "storm_unknown_unicast"
-    LOOP_PROBE = "loop_probe"  # a probe of the loop guard, or a witness, which are never forwarded
-    LOOP_BLOCKED = "loop_blocked"  # the LAN gets there by another path
+    # protection (docs/protection.md)
+    FROZEN_STATION = "frozen_station"  # the station moved too often and stays elsewhere for a minute
+    UNKNOWN_STATION = "unknown_station"  # behind a peer with `learn = "off"`, and not in its `macs`
+    STATION_LIMIT = "station_limit"  # one station more than the `max_macs` of the peer
+    ISOLATED = "isolated"  # between two that `isolation` keeps apart
+    BPDU_REFUSED = "bpdu_refused"  # a spanning tree frame, and `bpdu = "drop"` is set
+    ETHERTYPE_REFUSED = "ethertype_refused"  # not in `ethertypes_allow`, or in `ethertypes_deny`
+    ROGUE_DHCP = "rogue_dhcp"  # a DHCP server's answer from a station that is not in `dhcp_servers`
+    ROGUE_ROUTER = "rogue_router"  # a router advertisement or redirect
+    SPOOFED_ADDRESS = "spoofed_address"  # ARP or ND that claims an address of another station
+    UNREADABLE = "unreadable"  # headers that hide from a guard what it must judge
+    STORM_BROADCAST = "storm_broadcast"  # more broadcast than one port may flood
+    STORM_MULTICAST = "storm_multicast"  # the same for multicast
+    STORM_UNKNOWN_UNICAST = "storm_unknown_unicast"  # the same for unicast to a station that nobody knows
+    LOOP_PROBE = "loop_probe"  # a probe of the loop guard, or a witness of this node that came back
+    LOOP_BLOCKED = "loop_blocked"  # the frame reaches the LAN by another path
 
-    # the filter's part of the switch
+    # the switch's part of the filter (docs/filter.md)
     FILTER_PENDING = "filter_pending"  # the kernel's rules do not know yet where the station is
     FILTER_TAGGED = "filter_tagged"  # a VLAN tag or PPPoE, which iptables does not look into
     FILTER_CLOSED = "filter_closed"  # the kernel's rules are lost and could not be put back
 
-    # at the system's door
-    RECEIVE_OVERFLOW = "receive_overflow"  # the UDP socket had no room for a datagram: we read too slowly
-    TAP_OVERFLOW = "tap_overflow"  # the queue of the TAP was full, says the kernel: we read too slowly
-    TAP_REFUSED = "tap_refused"  # the kernel refused a write (TAP down, or a frame it cannot take)
-    TAP_FULL = "tap_full"
+    # the socket and the TAP
+    RECEIVE_OVERFLOW = "receive_overflow"  # the UDP socket had no room for a datagram
+    TAP_OVERFLOW = "tap_overflow"  # the queue of the TAP (2000 frames) had no room for a frame
+    TAP_REFUSED = "tap_refused"  # the kernel refused a frame, or there is no TAP at the moment
+    TAP_FULL = "tap_full"  # the TAP had no room: the guests' side takes frames too slowly
     SEND_REFUSED = "send_refused"  # EPERM: a local firewall
-    SEND_UNREACHABLE = "send_unreachable"  # ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ENETDOWN
-    SEND_LOOP = "send_loop"  # the route to the peer leads into the bridge, and back by our own TAP
-    SEND_TOO_LONG = "send_too_long"  # EMSGSIZE
-    SEND_NO_BUFFER = "send_no_buffer"  # ENOBUFS, ENOMEM
-    SEND_FAILED = "send_failed"  # anything else the kernel says of one send
+    SEND_UNREACHABLE = "send_unreachable"  # there is no route to the peer, or no address
+    SEND_LOOP = "send_loop"  # the route to the peer leads into the bridge and back by the node's own TAP
+    SEND_TOO_LONG = "send_too_long"  # larger than the interface takes (EMSGSIZE)
+    SEND_NO_BUFFER = "send_no_buffer"  # the system had no memory (ENOBUFS, ENOMEM)
+    SEND_FAILED = "send_failed"  # any other error of a send
 
 
 @dataclass(slots=True)
 class Counters:
-    """What one node, or one peer of it, has carried: inner frames and their bytes, outer datagrams.
+    """What one node, or one of its peers, has carried: inner frames and their bytes, and outer datagrams.
 
-    A frame is what the TAP gives or takes at once, so a super-frame is one; a copy to each peer counts at that peer.
+    A frame is what the TAP gives or takes at once, so a super-frame counts as one. A copy of a frame counts at its peer.
     """
 
     rx_frames: int = 0
@@ -107,11 +106,11 @@ class Counters:
     drops: dict[DropReason, int] = field(default_factory=dict)
 
     def drop(self, reason: DropReason, count: int = 1) -> None:
-        """Count `count` frames or datagrams that end here for `reason`."""
+        """Count `count` frames or datagrams that are dropped for `reason`."""
         self.drops[reason] = self.drops.get(reason, 0) + count
 
     def add(self, other: "Counters") -> None:
-        """Count all that `other` has counted."""
+        """Add the counts of `other`."""
         self.rx_frames += other.rx_frames
         self.rx_bytes += other.rx_bytes
         self.rx_datagrams += other.rx_datagrams

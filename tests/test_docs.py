@@ -276,6 +276,15 @@ def test_each_drop_reason_has_a_meaning_and_a_remedy() -> None:
         assert remedy, reason
 
 
+def test_the_comment_beside_a_drop_reason_begins_its_meaning_in_the_document() -> None:
+    rows = table_rows(section(ARCHITECTURE, "Counters and drop reasons"))
+    meanings = {cells[0].strip("`"): cells[1] for cells in rows if cells[0].startswith("`")}
+    source = (ROOT / "l2overlay" / "counters.py").read_text()
+    comments = dict(re.findall(r'^    [A-Z0-9_]+ = "(\w+)"  # (.*?)(?: \([^)]*\))?$', source, re.MULTILINE))
+    assert comments.keys() >= {"runt_frame", "send_failed"}
+    assert {name: text for name, text in comments.items() if not meanings[name].startswith(text)} == {}
+
+
 def test_the_exit_codes_are_those_of_the_code() -> None:
     operations = (ROOT / "docs" / "operations.md").read_text()
     table = operations.partition("Exit codes")[2].partition("###")[0]
