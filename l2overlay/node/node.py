@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 import trio
@@ -35,7 +34,6 @@ from l2overlay.controlplane.events import (
     ProbeRepeated,
 )
 from l2overlay.controlplane.overview import PeerStatus
-from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
 from l2overlay.node.attachment import HostSide, host_spec
 from l2overlay.node.facts import Facts
@@ -50,9 +48,9 @@ from l2overlay.node.pump import Pump
 from l2overlay.node.refused_port import RefusedPorts
 from l2overlay.node.reload import Reload, read_again
 from l2overlay.node.resolver import Lookup, Resolver, system_lookup
+from l2overlay.node.routes import Routes
+from l2overlay.node.stamps import Stamps
 from l2overlay.node.timer import LoopLag, OverlayTimer, boot_time
-from l2overlay.node.underlay import LOOKED_AT, Paths
-from l2overlay.node.way import LOOK_INTERVAL, OwnBridge, Ways
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Underlay
 
@@ -66,10 +64,6 @@ UNDO_TIME = 1.5
 """Seconds for undoing; a kernel that takes longer is left to `l2overlay cleanup`."""
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Blocked by `start.py` from the first file on until the node listens to them."""
-WAYS_INTERVAL = 0.25
-"""Seconds between two looks at the ways to the peers, about 60 us each, when routes change again and again."""
-SIZE_LOOK_INTERVAL = 1.0
-"""Seconds between two looks at what the links take: a link that is too small for a node refuses datagrams for ever."""
 NAMED_PEERS = 8
 """Silent peers that are named at start-up."""
 
@@ -136,21 +130,15 @@ class Node:
         self._awaited = {p.public_key for p in config.peers if p.endpoint is not None} - {key}
         self._all_up = trio.Event()
         self._reload_lock = trio.Lock()
-        self._paths = Paths()
-        side = environment.side
-        self._ways = Ways(OwnBridge(side.spec.bridge, side.spec.tap, lambda: side.ports))
-        self._by_bridge: frozenset[tuple[str, Address]] = frozenset()
-        self._ways_time = -inf
-        self.way_troubles: tuple[str, ...] = ()
-        """Peers whose datagrams would come back by our own TAP."""
         self._leaving = False
         self._failure: HostSetupError | None = None
         self._joined = False
-        self._size_look_time = -SIZE_LOOK_INTERVAL
         self._udp: Underlay | None = None
         self._overlay: Overlay | None = None
+        self._stamps: Stamps | None = None
         self._rehearsal: Rehearsal | None = None
         # made by _set_up_overlay, together with the overlay
+        self.routes: Routes
         self.pump: Pump
         self._timer: OverlayTimer
         self.lag: LoopLag
@@ -231,8 +219,8 @@ class Node:
             "host watch": self.keeper.run,
             "filter": self.filter.run,
             "control socket": self._control.run,
-            "stamps": self._note_stamps,
-            "ways": self._watch_ways,
+            "stamps": self._each_minute,
+            "ways": self.routes.run,
             "flood watch": self.floods.run,
         }
 
@@ -286,13 +274,28 @@ class Node:
             random=secrets.token_bytes,
             own_macs=environment.side.own_macs,
         )
+        self._stamps = Stamps(
+            environment.stamps,
+            self._overlay,
+            self.journal,
+            self._stamp_clock,
+            self._wall_clock,
+        )
+        self.routes = Routes(
+            self._overlay,
+            lambda: self.udp,
+            environment.side,
+            self.journal,
+            self.clock,
+            look_soon=lambda: self.keeper.want_underlay(""),
+        )
         self.pump = Pump(
             self._overlay,
             self.udp,
             self.clock,
             tell=self._tell,
             tap_lost=self._tap_lost,
-            too_long=self._link_refused_size,
+            too_long=self.routes.link_refused_size,
             timer_moved=self._timer_moved,
             rehearse=self._prepare_rehearsal(),
             linger=environment.linger,
@@ -305,7 +308,7 @@ class Node:
             self.pump,
             self.journal,
             self._underlay_changed,
-            self._routes_changed,
+            self.routes.changed,
         )
         self.filter = FilterKeeper(
             environment.side.firewall,
@@ -321,7 +324,14 @@ class Node:
         self.floods = FloodWatch(self._overlay, lambda: self.udp, self.pump, self.journal, self.clock)
         self._control = self._open_control()
         self.pump.attach_tap(environment.side.tap)
-        self._note_stamp()
+        self._stamps.note()
+
+    def _wall_clock(self) -> float:
+        return self.environment.wall_clock()
+
+    def _stamp_clock(self) -> float:
+        """The wall clock as it was at start, and as it would be had nobody set it."""
+        return self._start_wall + self.clock() - self.start_time
 
     def _open_control(self) -> ControlSocket:
         facts = self._facts()
@@ -339,6 +349,7 @@ class Node:
         return ControlSocket(open_control_socket(self.environment.control_path), requests, self.journal.say)
 
     def _facts(self) -> Facts:
+        assert self._stamps is not None
         return Facts(
             key=self.key,
             start_time=self.start_time,
@@ -354,8 +365,8 @@ class Node:
             floods=self.floods,
             journal=self.journal,
             look_at_losses=self.look_at_losses,
-            stamp_lead=self.stamp_lead,
-            way_troubles=lambda: self.way_troubles,
+            stamp_lead=self._stamps.lead,
+            way_troubles=lambda: self.routes.troubles,
             why_down=self.why_down,
         )
 
@@ -462,15 +473,15 @@ class Node:
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, PeerUp):
-            self._set_path_limit(event.peer, event.address)
+            self.routes.set_path_limit(event.peer, event.address)
             self.refused_ports.forget(event.peer)
             self._awaited.discard(event.peer)
             if not self._awaited:
                 self._all_up.set()
         elif isinstance(event, PeerMoved):
-            self._set_path_limit(event.peer, event.new)
+            self.routes.set_path_limit(event.peer, event.new)
         elif isinstance(event, DatagramReturned):
-            self._look_at_ways()
+            self.routes.look()
         elif isinstance(event, PeerUnanswered):
             self.resolver.unanswered(event.peer)
             self._ask_why(event.peer)
@@ -502,104 +513,20 @@ class Node:
     def _tap_lost(self, error: OSError) -> None:
         self.keeper.tap_lost(error)
 
-    def _link_refused_size(self) -> None:
-        """The MTU of an outgoing link has become smaller, or that of a route, which nobody tells: ask again."""
-        now = self.clock()
-        if now - self._size_look_time < SIZE_LOOK_INTERVAL:
-            return
-        self._size_look_time = now
-        hosts = [p.endpoint for p in self.overlay.peers(now) if p.up and p.endpoint is not None]
-        before = [self.udp.path_limit(host) for host in hosts]
-        self.udp.forget_paths()
-        if before != [self.udp.path_limit(host) for host in hosts]:
-            self.keeper.want_underlay("")
-
     def _timer_moved(self, due: float) -> None:
         self._timer.moved(due)
 
-    def _learn_path(self, address: Address) -> None:
-        """A peer is, or may be, at this address. Nothing is sent there if it would come back by our own TAP."""
-        self._ways.learn(address, self._paths.learn(address), self.clock())
-        self._follow_ways()
-
-    def _look_at_ways(self) -> None:
-        """Where the paths to the peers lead that are in use or to be tried; of many peers, as `Paths` does, the first."""
-        now = self._ways_time = self.clock()
-        peers = sorted(self.overlay.peers(now), key=lambda peer: not peer.up)
-        looked_at = [peer.endpoint for peer in peers if peer.endpoint is not None][:LOOKED_AT]
-        for endpoint in looked_at:
-            self._ways.learn(endpoint, self._paths.look(endpoint), now)
-        self._ways.keep(frozenset(endpoint.host for endpoint in looked_at))
-        self._follow_ways()
-
-    def _routes_changed(self) -> None:
-        """At once: a route into the own bridge feeds on itself, 1800 datagrams in the 50 ms in which news are gathered."""
-        if self.clock() - self._ways_time >= WAYS_INTERVAL:
-            self._look_at_ways()
-
-    def _follow_ways(self) -> None:
-        by_bridge, back = self._ways.by_bridge(), self._ways.back()
-        self.udp.shut_hosts(back)
-        if by_bridge != self._by_bridge:
-            self._by_bridge = by_bridge
-            self.overlay.look_for_own(OwnDatagrams(self.udp.port, by_bridge) if by_bridge else None)
-        troubles = (
-            *(self._way_back(host) for host in sorted(back)),
-            *(self._way_unheard(host) for host in sorted(self._ways.unheard(self.clock()))),
-        )
-        if troubles == self.way_troubles:
-            return
-        for trouble in (trouble for trouble in troubles if trouble not in self.way_troubles):
-            self.journal.tell("degraded", f"degraded: {trouble}")
-        if not troubles:
-            self.journal.tell("repaired", "repaired: the routes to all peers lead out of the bridge again")
-        self.way_troubles = troubles
-
-    def _way_unheard(self, host: str) -> str:
-        bridge = self.environment.side.spec.bridge
-        return (
-            f"the route to {host} leads into {bridge}, and its next hop is not heard there; if it is no host of this LAN, "
-            f"give {host} a route by the underlay (ip route add {host} via GATEWAY)"
-        )
-
-    def _way_back(self, host: str) -> str:
-        spec = self.environment.side.spec
-        return (
-            f"nothing is sent to {host}: its route leads into {spec.bridge} and back by {spec.tap}, into the segment "
-            f"that the datagrams carry; give it a route by the underlay (ip route add {host} via GATEWAY)"
-        )
-
-    async def _watch_ways(self) -> None:
-        """A next hop may be heard behind another port of the bridge, which nobody tells."""
-        while True:
-            await trio.sleep(LOOK_INTERVAL)
-            for address in self._ways.doubtful():
-                self._learn_path(address)
-
-    def _set_path_limit(self, peer: PeerKey, address: Address) -> None:
-        self._learn_path(address)
-        self.overlay.set_path_limit(peer, self.udp.path_limit(address), self.clock())
-
     def _set_endpoint(self, peer: PeerKey, address: Address | None) -> None:
         if address is not None:
-            self._learn_path(address)
+            self.routes.learn(address)
         self.overlay.set_endpoint(peer, address, self.clock())
         self.pump.flush()
 
     def _underlay_changed(self, links: frozenset[str]) -> None:
-        """Look at the paths to the peers, and act when one of them is another or goes over a link that changed ("": any)."""
-        now = self.clock()
-        self.udp.forget_addresses()
-        peers = sorted(self.overlay.peers(now), key=lambda peer: not peer.up)
-        is_changed = self._paths.changed((p.endpoint for p in peers if p.endpoint is not None), links)
-        self._look_at_ways()
-        if not is_changed:
+        """`links` had news ("": any). Try the peers again if a path to one of them is concerned."""
+        if not self.routes.follow(links):
             return
-        self.udp.forget_paths()
-        for peer in peers:
-            if peer.up and peer.endpoint is not None:  # of the others it is asked when they come up
-                self._set_path_limit(peer.key, peer.endpoint)
-        self.overlay.probe_peers(now)
+        self.overlay.probe_peers(self.clock())
         self.resolver.look_up_all()
         self.pump.flush()
         self.journal.tell(
@@ -607,14 +534,11 @@ class Node:
             f"underlay changed ({', '.join(sorted(links - {''})) or 'routes'}): peers tried again",
         )
 
-    async def _note_stamps(self) -> None:
+    async def _each_minute(self) -> None:
+        assert self._stamps is not None
         while True:
             await trio.sleep(StampFile.INTERVAL)
-            complaint = await trio.to_thread.run_sync(
-                self.environment.stamps.note, self.highest_stamp(), boot_time()
-            )
-            if complaint is not None:
-                self.journal.say(complaint)
+            await self._stamps.note_in_thread()
             self.look_at_losses()
 
     def look_at_losses(self) -> None:
@@ -630,25 +554,10 @@ class Node:
                 lost=lost,
             )
 
-    def _note_stamp(self) -> None:
-        complaint = self.environment.stamps.note(self.highest_stamp(), boot_time())
-        if complaint is not None:
-            self.journal.say(complaint)
-
     @property
     def ahead_of_clock(self) -> bool:
         """The wall clock was set back: the next run needs to know how far our stamps have come."""
-        return self.stamp_lead() > 0
-
-    def stamp_lead(self) -> float:
-        """Seconds by which the stamps of INITs are ahead of the wall clock."""
-        lead = self._overlay.stamp / 1e6 - self.environment.wall_clock() if self._overlay is not None else 0.0
-        return max(0.0, lead)
-
-    def highest_stamp(self) -> int:
-        """Stamps follow the wall clock as it was at start, in microseconds, unless they are ahead of it already."""
-        wall_time = self._start_wall + self.clock() - self.start_time
-        return max(self.overlay.stamp, int(wall_time * 1e6))
+        return self._stamps is not None and self._stamps.lead() > 0
 
     # -- reload --------------------------------------------------------------------------------------------------
 
