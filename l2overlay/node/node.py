@@ -12,13 +12,12 @@ import signal
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from l2overlay.addresses import Address, MacAddress, PeerKey, format_mac
-from l2overlay.config.types import Config, Endpoint, PeerConfig
+from l2overlay.config.types import Config, PeerConfig
 from l2overlay.control.requests import Answer, Changing, Reading
 from l2overlay.control.run_dir import StampFile
 from l2overlay.control.server import ControlSocket, open_control_socket
@@ -34,27 +33,24 @@ from l2overlay.controlplane.events import (
     ProbeRepeated,
 )
 from l2overlay.controlplane.overview import PeerStatus
-from l2overlay.errors import ConfigError, HostSetupError, L2OverlayError
-from l2overlay.node.attachment import HostSide, host_spec
+from l2overlay.errors import HostSetupError
+from l2overlay.node.environment import Current, Environment, listen_endpoint
 from l2overlay.node.facts import Facts
 from l2overlay.node.filter_keeper import FilterKeeper
 from l2overlay.node.flood_watch import FloodWatch
-from l2overlay.node.journal import Journal, LineWriter
-from l2overlay.node.keeper import Keeper, Watch
+from l2overlay.node.follower import Follower, first_cause
+from l2overlay.node.journal import Journal
+from l2overlay.node.keeper import Keeper
 from l2overlay.node.latency.rehearsal import Rehearsal
 from l2overlay.node.notify import notify
-from l2overlay.node.progress import Progress
 from l2overlay.node.pump import Pump
 from l2overlay.node.refused_port import RefusedPorts
-from l2overlay.node.reload import Reload, read_again
-from l2overlay.node.resolver import Lookup, Resolver, system_lookup
+from l2overlay.node.resolver import Resolver
 from l2overlay.node.routes import Routes
 from l2overlay.node.stamps import Stamps
 from l2overlay.node.timer import LoopLag, OverlayTimer, boot_time
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Underlay
-
-RELOAD_SCHEMA = "l2overlay.reload/1"
 
 PEERS_WAIT = 1.0
 """Seconds that READY waits for peers: handshakes start within 0.5 s, and one that is off must not hold up a host's boot."""
@@ -68,77 +64,28 @@ NAMED_PEERS = 8
 """Silent peers that are named at start-up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """Where a node runs: the real thing, or fakes."""
-
-    peers_file: Path
-    control_path: Path
-    side: HostSide
-    open_udp: Callable[[int, str], Underlay]
-    open_watch: Callable[[], Watch]
-    stamps: StampFile
-    writer: LineWriter
-    progress: Progress
-    clock: Callable[[], float] = boot_time
-    wall_clock: Callable[[], float] = time.time
-    lookup: Lookup = system_lookup
-    linger: float = 0.0
-    """Seconds of rehearsals after a lone frame; 0 is none, as fakes have no use for them."""
-
-
-def listen_endpoint(config: Config, key: PeerKey) -> Endpoint:
-    """What a node binds: the address and port of `listen`; without an address, the port of our own stanza's endpoint, where
-    the others look for us; else the port of `listen`."""
-    segment, own = config.segment, config.peer(key)
-    if segment.listen_address or own is None or own.endpoint is None:
-        return Endpoint(segment.listen_address, segment.listen)
-    return Endpoint("", own.endpoint.port)
-
-
-def _complaints(error: Exception, file: Path) -> list[str]:
-    """Why a reload failed, for a person."""
-    if isinstance(error, ConfigError):
-        return error.lines()
-    if isinstance(error, L2OverlayError):
-        return [str(error)]
-    cause = _first_cause(error)
-    where = traceback.extract_tb(cause.__traceback__)[-1]
-    place = f"{where.name}, {Path(where.filename).name}:{where.lineno}"
-    return [f"{file}: cannot be followed: {type(cause).__name__}: {cause} (in {place}); this is a bug"]
-
-
-def _first_cause(error: Exception) -> Exception:
-    """What a nursery wraps: the failure itself, which knows where it was."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
 class Node:
     """From set-up to undo; `run` once."""
 
     def __init__(self, config: Config, private_key: bytes, key: PeerKey, environment: Environment) -> None:
-        self.config = config
+        self.current = Current(key, config)
         self._private_key = private_key
         self.key = key
         self.environment = environment
-        self._names = {peer.public_key: peer.name for peer in config.peers}
-        self.journal = Journal(environment.writer, lambda peer: self._names.get(peer, "?"))
+        self.journal = Journal(environment.writer, self.current.name_of)
         self.clock = environment.clock
         self._life = trio.CancelScope()
         self._awaited = {p.public_key for p in config.peers if p.endpoint is not None} - {key}
         self._all_up = trio.Event()
-        self._reload_lock = trio.Lock()
         self._leaving = False
         self._failure: HostSetupError | None = None
         self._joined = False
-        self._udp: Underlay | None = None
         self._overlay: Overlay | None = None
         self._stamps: Stamps | None = None
         self._rehearsal: Rehearsal | None = None
         # made by _set_up_overlay, together with the overlay
         self.routes: Routes
+        self.follower: Follower
         self.pump: Pump
         self._timer: OverlayTimer
         self.lag: LoopLag
@@ -158,10 +105,14 @@ class Node:
         return own
 
     @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.current.config
+
+    @property
     def udp(self) -> Underlay:
         """The underlay's socket."""
-        assert self._udp is not None
-        return self._udp
+        return self.current.udp
 
     @property
     def overlay(self) -> Overlay:
@@ -189,6 +140,11 @@ class Node:
         """Say goodbye, undo, end."""
         self._leaving = True
         self._life.cancel()
+
+    def _fail(self, failure: HostSetupError) -> None:
+        """End the node soon, with this error."""
+        self._failure = failure
+        trio.lowlevel.current_trio_token().run_sync_soon(self.leave)
 
     def _asked_to_leave(self, purge: bool) -> tuple[str, ...]:
         """By a client, which gets its answer first. Returns the ports for which the bridge stays."""
@@ -229,7 +185,7 @@ class Node:
         try:
             await task()
         except Exception as error:
-            cause = _first_cause(error)
+            cause = first_cause(error)
             where = traceback.extract_tb(cause.__traceback__)[-1]
             self.journal.say(
                 f"the {name} failed: {type(cause).__name__}: {cause} "
@@ -252,16 +208,14 @@ class Node:
             self.journal.say(f"note: {note}")
         for trouble in side.troubles:
             self.journal.tell("degraded", f"degraded: {trouble}")
-        udp = self._udp = self._open_udp(listen_endpoint(self.config, self.key))
+        at = listen_endpoint(self.config, self.key)
+        udp = self.current.socket = self.environment.open_udp(at.port, at.host)
         kinds = [kind for kind, on in (("gso", udp.gso), ("gro", udp.gro)) if on]
-        at = self.config.segment.listen_address
+        listen = self.config.segment.listen_address
         environment.progress.phase(
             "underlay",
-            f"UDP port {udp.port}{at and f' of {at}'} {' '.join(kinds) or 'one datagram a call'}",
+            f"UDP port {udp.port}{listen and f' of {listen}'} {' '.join(kinds) or 'one datagram a call'}",
         )
-
-    def _open_udp(self, at: Endpoint) -> Underlay:
-        return self.environment.open_udp(at.port, at.host)
 
     async def _set_up_overlay(self, nursery: trio.Nursery) -> None:
         environment, now = self.environment, self.clock()
@@ -322,6 +276,17 @@ class Node:
         self.refused_ports = RefusedPorts(nursery, self.clock)
         self.resolver = Resolver(nursery, self._set_endpoint, environment.lookup)
         self.floods = FloodWatch(self._overlay, lambda: self.udp, self.pump, self.journal, self.clock)
+        self.follower = Follower(
+            self.current,
+            environment,
+            self._overlay,
+            self.pump,
+            self.keeper,
+            self.filter,
+            self.resolver,
+            self.journal,
+            self._fail,
+        )
         self._control = self._open_control()
         self.pump.attach_tap(environment.side.tap)
         self._stamps.note()
@@ -438,8 +403,8 @@ class Node:
         try:
             await self._say_goodbye()
         finally:
-            if self._udp is not None:
-                self._udp.close()
+            if self.current.socket is not None:
+                self.current.socket.close()
             with trio.move_on_after(UNDO_TIME) as patience:
                 await trio.to_thread.run_sync(self._undo, abandon_on_cancel=True)
             if patience.cancelled_caught:
@@ -559,104 +524,10 @@ class Node:
         """The wall clock was set back: the next run needs to know how far our stamps have come."""
         return self._stamps is not None and self._stamps.lead() > 0
 
-    # -- reload --------------------------------------------------------------------------------------------------
-
     async def reload_and_tell(self) -> Answer:
         """`reload`, of which systemd is told, whoever asked for it."""
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            return await self.reload()
+            return await self.follower.reload()
         finally:
             notify("READY=1")
-
-    async def reload(self) -> Answer:
-        """Read peers.toml again; on any error the old configuration stays in force."""
-        async with self._reload_lock:
-            try:
-                found = await trio.to_thread.run_sync(
-                    read_again, self.environment.peers_file, self.config, self.key
-                )
-                await self._follow(found.config)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the node goes on as it was
-                lines = _complaints(error, self.environment.peers_file)
-                for line in lines:
-                    self.journal.say(line)
-                outcome = self._failure or "reload failed: the old configuration stays in force"
-                self.journal.tell("reload_failed", str(outcome), errors=lines)
-                return {"schema": RELOAD_SCHEMA, "changes": [], "restart": [], "errors": lines}
-        return self._tell_reload(found)
-
-    async def _follow(self, config: Config) -> None:
-        """Follow in every part. When one of them fails, all go back; a node that cannot go back stops."""
-        old, udp, new_udp = self.config, self.udp, self._open_another(config)
-        try:
-            await self._follow_on_host(config)
-            try:
-                self._follow_here(config, new_udp or udp)
-            except Exception:
-                await self._go_back(old, udp)
-                raise
-        except BaseException:
-            if new_udp is not None:
-                new_udp.close()
-            raise
-        if new_udp is not None:
-            udp.close()
-
-    def _follow_here(self, config: Config, udp: Underlay) -> None:
-        """In all parts but the host."""
-        self.overlay.reconfigure(config, self.clock())
-        self.config = config
-        names = {peer.public_key: peer.name for peer in config.peers}
-        self._names = self._names | names  # a peer that goes is still named by its last event
-        self.filter.configure(config)
-        if udp is not self._udp:
-            self._change_socket(udp)
-        self.resolver.configure(config, self.key)
-        self.pump.flush()
-        self._names = names
-
-    async def _go_back(self, config: Config, udp: Underlay) -> None:
-        """Put the old configuration and socket in force again. What cannot be put back ends the node."""
-        try:
-            self.config = config
-            await self._follow_on_host(config)
-            self._follow_here(config, udp)
-        except Exception as error:  # noqa: BLE001 - the first failure is told by who called; this one ends the node
-            (why, *_) = _complaints(error, self.environment.peers_file)
-            self._failure = HostSetupError(
-                f"reload failed: the old configuration could not be put back ({why}); the node stops"
-            )
-            trio.lowlevel.current_trio_token().run_sync_soon(self.leave)
-
-    def _open_another(self, config: Config) -> Underlay | None:
-        """A socket for the new configuration, where that wants another one."""
-        old, new = (listen_endpoint(each, self.key) for each in (self.config, config))
-        return self._open_udp(new) if new != old else None
-
-    async def _follow_on_host(self, config: Config) -> None:
-        side = self.environment.side
-        old, side.spec = side.spec, host_spec(config, self.key)
-        if side.spec == old:
-            return
-        self.filter.prepare(side.spec.filter)
-        try:
-            await self.keeper.reconfigure()
-        except BaseException:
-            side.spec = old
-            self.filter.configure(self.config)
-            raise
-
-    def _change_socket(self, udp: Underlay) -> None:
-        """The peers learn our new port as that of a peer that moved: their answers to this come to it."""
-        self._udp = udp
-        self.pump.replace_udp(udp)
-        self.overlay.probe_peers(self.clock())
-
-    def _tell_reload(self, found: Reload) -> Answer:
-        changes, count = found.changes, len(found.changes)
-        for line in changes:
-            self.journal.say(f"reload: {line}")
-        text = f"reloaded: {count or 'no'} change{'s' * (count != 1)}"
-        self.journal.tell("reloaded", text, changes=changes, restart=found.restart)
-        return {"schema": RELOAD_SCHEMA, "changes": changes, "restart": found.restart, "errors": []}

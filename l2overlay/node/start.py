@@ -20,8 +20,8 @@ from l2overlay.linux.tap import check_privileges
 from l2overlay.node.progress import Progress
 
 if TYPE_CHECKING:
+    from l2overlay.node.environment import Environment
     from l2overlay.node.journal import LineWriter
-    from l2overlay.node.node import Environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _environment(
     from l2overlay.linux.links import LinkWatch
     from l2overlay.linux.udp import LinuxUdp
     from l2overlay.node.attachment import HostSide, host_spec
-    from l2overlay.node.node import Environment
+    from l2overlay.node.environment import Environment
 
     return Environment(
         peers_file=options.peers_file.absolute(),

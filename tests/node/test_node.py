@@ -35,9 +35,10 @@ from l2overlay.linux.links import ChangeKind, LinkChange
 from l2overlay.linux.undo import Undo
 from l2overlay.node import node as node_module
 from l2overlay.node.attachment import HostSide, host_spec
+from l2overlay.node.environment import Environment
 from l2overlay.node.journal import LineWriter
 from l2overlay.node.kernel_losses import KernelLosses
-from l2overlay.node.node import Environment, Node
+from l2overlay.node.node import Node
 from l2overlay.node.progress import Progress
 from l2overlay.overlay import Overlay
 from tests.stanzas import stanza
@@ -535,7 +536,7 @@ async def test_reload_that_fails_while_the_file_is_checked_leaves_everything_as_
 
     async with stage.running("a", "b") as (node, _):
         before = node.config
-        monkeypatch.setattr("l2overlay.node.node.read_again", fail)
+        monkeypatch.setattr("l2overlay.node.follower.read_again", fail)
         (line,) = (await stage.ask("a", "reload"))["errors"]
         assert "peers.toml: cannot be followed: ValueError: a bug (in fail, test_node.py:" in line
         assert node.config is before
