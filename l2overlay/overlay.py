@@ -156,7 +156,7 @@ class Overlay:
         self._forwarder.reconsider()
 
     def look_for_own(self, datagrams: OwnDatagrams | None) -> None:
-        """Drop these when they come from the TAP. None: the way to no peer leads into the bridge."""
+        """Drop these datagrams when they come from the TAP. None: no peer is reached by way of the bridge."""
         self._forwarder.own_datagrams = datagrams
         self._forwarder.reconsider()
 
@@ -279,7 +279,7 @@ class Overlay:
             at = self._receive_run(data, at, size, burst.address, now)
 
     def _receive_run(self, data: bytes, at: int, size: int, address: Address, now: float) -> int:
-        """Take the datagram at byte `at` of a burst, and those behind it of its kind and session. Returns where they end."""
+        """Take the datagram at byte `at` of a burst, and those of its kind and session behind it. Returns where they end."""
         if data[at] not in (DATA_TYPE, TRAIN_TYPE):
             self._receive_opened(now)
             self._local.counters.rx_datagrams += 1
@@ -382,22 +382,22 @@ class Overlay:
         return len(self._links.sessions)
 
     def known_addresses(self) -> set[Address]:
-        """Where peers are, may be, or have just been asked whether they are."""
+        """The addresses where peers are, may be, or were just asked whether they are."""
         return {address for peer in self._members for address in peer.paths.addresses()}
 
     def tap_overflowed(self, count: int) -> None:
-        """The queue of the TAP had no room for `count` frames, which therefore never came to `receive_frames`."""
+        """The queue of the TAP had no room for `count` frames: `receive_frames` never gets them."""
         self._local.counters.drop(DropReason.TAP_OVERFLOW, count)
 
     # -- what comes out ----------------------------------------------------------------------------------------
 
     def bursts_to_send(self) -> list[Burst]:
-        """What must leave now; empties the outbox."""
+        """Return what goes to the UDP socket now. The next call returns only what comes later."""
         bursts, self._links.bursts = self._links.bursts, []
         return bursts
 
     def frames_to_deliver(self) -> list[Gather]:
-        """What must be written to the TAP now; empties the list."""
+        """Return what goes to the TAP now. The next call returns only what comes later."""
         frames, self._forwarder.frames = self._forwarder.frames, []
         return frames
 
@@ -587,15 +587,15 @@ class Overlay:
         return self._local.stamp
 
     def peers(self, now: float) -> list[PeerStatus]:
-        """Every configured peer but ourselves, in the file's order."""
+        """Every configured peer but this node, in the order of the file."""
         return [peer_status(peer, self._switch.fdb.count(Port(peer.key)), now) for peer in self._members]
 
     def loops(self, now: float) -> list[LoopStatus]:
-        """Second paths beside the overlay that are cut now."""
+        """Second paths beside the overlay, as far as they are cut now."""
         return self._protection.loops(now)
 
     def storms(self, now: float) -> list[StormStatus]:
-        """Ports from which more is flooded than may be, now."""
+        """Ports that flood more than they may now."""
         return self._protection.storms(now)
 
     def stations(self, now: float) -> list[FdbEntry]:
@@ -607,7 +607,7 @@ class Overlay:
 
 
 def _with_one_challenge(controls: list[tuple[Record, bytes]]) -> list[tuple[Record, bytes]]:
-    """Only the last PATH_CHALLENGE of what was read together is answered: nobody has proven where it came from."""
+    """Keep only the last PATH_CHALLENGE of what was read together: the address that each came from is not proven."""
     challenges = [control for control in controls if control[0] is Record.PATH_CHALLENGE]
     return [control for control in controls if control[0] is not Record.PATH_CHALLENGE] + challenges[-1:]
 
