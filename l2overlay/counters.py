@@ -55,7 +55,7 @@ class DropReason(StrEnum):
     BAD_SLICE = "bad_slice"  # a slice that contradicts itself; the rest of its datagram is dropped too
     SPOOFED_STATION = "spoofed_station"  # the configuration binds the source to another port
 
-    # protection (docs/protection.md)
+    # protection, as docs/protection.md describes it
     FROZEN_STATION = "frozen_station"  # the station moved too often and stays elsewhere for a minute
     UNKNOWN_STATION = "unknown_station"  # behind a peer with `learn = "off"`, and not in its `macs`
     STATION_LIMIT = "station_limit"  # one station more than the `max_macs` of the peer
