@@ -135,7 +135,7 @@ def require_free(link: str, host: HostView, how: str) -> None:
     mark = Mark.from_alias(taken.alias)
     if mark is not None:
         undo = f"'l2overlay detach {mark.kind} {mark.name}' removes it"
-        raise UsageError(f"{link} is attached to {mark.segment} already; {undo}")
+        raise UsageError(f"{link} is attached to {mark.segment} already; {undo}, or give another name: {how}")
     raise UsageError(f"this host has a link {link} already; give another name: {how}")
 
 

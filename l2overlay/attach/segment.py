@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 
 from l2overlay.addresses import MacAddress, format_mac
@@ -37,6 +38,14 @@ class Segment:
         return self.mtu != DEFAULT_MTU
 
 
+class TapOf(Enum):
+    """Whose TAP of the guest's name is in the bridge already."""
+
+    NOBODY = "none is there"
+    ATTACH = "`l2overlay attach` made it"
+    OTHERS = "somebody else made it"
+
+
 @dataclass(frozen=True, slots=True)
 class Guest:
     """The VM or container that is to join."""
@@ -49,8 +58,7 @@ class Guest:
     """The addresses that this host may hand out; None if the segment has no IPv4 subnet."""
     gateway: IPv4Address | None = None
     """Where guests send what leaves the segment, if the caller named one."""
-    has_tap: bool = False
-    """A TAP of its name is in the bridge already."""
+    tap: TapOf = TapOf.NOBODY
 
     @property
     def mac_text(self) -> str:

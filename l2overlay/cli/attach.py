@@ -21,7 +21,7 @@ from l2overlay.addresses import MacAddress, PeerKey
 from l2overlay.attach.macs import free_mac
 from l2overlay.attach.programs import Version, version_of
 from l2overlay.attach.recipe import Recipe, Tool
-from l2overlay.attach.segment import Guest, Segment
+from l2overlay.attach.segment import Guest, Segment, TapOf
 from l2overlay.attach.tools import TOOLS
 from l2overlay.attach.tools.netns import INSIDE, host_end
 from l2overlay.cli import output
@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
         _act(tool, segment, guest, args, host)
         return ExitCode.OK
     made: list[Change] = []
-    if args.apply and not guest.has_tap:
+    if args.apply and guest.tap is TapOf.NOBODY:
         made = _make_tap(segment, guest, host)
-        guest = replace(guest, has_tap=True)
+        guest = replace(guest, tap=TapOf.ATTACH)
     version = version_of(tool.program) if tool.program is not None else Version(())
     _print_recipe(tool, segment, guest, version, made, args.json)
     return ExitCode.OK
@@ -197,11 +197,9 @@ def _own_key(segment: str) -> PeerKey | None:
 
 def _guest(tool: Tool, segment: Segment, args: argparse.Namespace, host: "HostView") -> Guest:
     from l2overlay.attach.known import explain_missing_slice, require_own_address, slice_of
-    from l2overlay.attach.plan import require_length
+    from l2overlay.attach.plan import require_free
 
     name = args.name or _free_name(tool, host)
-    if tool.makes_tap:
-        require_length(name, f"l2overlay attach {tool.name} NAME")
     part = slice_of(segment, args.subnet)
     if part is None and tool.needs_slice:
         raise explain_missing_slice(segment, tool.name)
@@ -210,8 +208,10 @@ def _guest(tool: Tool, segment: Segment, args: argparse.Namespace, host: "HostVi
     if args.address:
         require_own_address(segment, args.address)
     mac = free_mac(segment.key, segment.name, name, segment.stations)
-    has_tap = tool.makes_tap and _is_our_tap(name, segment, host)
-    return Guest(name, mac, _user(args.user), part, args.gateway, has_tap)
+    tap = _whose_tap(name, segment, host) if tool.makes_tap else TapOf.NOBODY
+    if tool.makes_tap and tap is TapOf.NOBODY:
+        require_free(name, host, f"l2overlay attach {tool.name} NAME")
+    return Guest(name, mac, _user(args.user), part, args.gateway, tap)
 
 
 def _free_name(tool: Tool, host: "HostView") -> str:
@@ -223,10 +223,14 @@ def _free_name(tool: Tool, host: "HostView") -> str:
     return next(name for name in names if name not in host.links)
 
 
-def _is_our_tap(name: str, segment: Segment, host: "HostView") -> bool:
+def _whose_tap(name: str, segment: Segment, host: "HostView") -> TapOf:
+    """A TAP that no process has to hold, in the bridge of the segment. That of a node is another kind."""
     from l2overlay.attach.mark import Mark
 
-    return name in host.links and host.links[name].alias == Mark(segment.name, "tap", name).alias
+    link = host.links.get(name)
+    if link is None or not link.persistent or link.master != segment.bridge:
+        return TapOf.NOBODY
+    return TapOf.ATTACH if link.alias == Mark(segment.name, "tap", name).alias else TapOf.OTHERS
 
 
 def _user(name: str | None) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from l2overlay.attach.programs import Version
 from l2overlay.attach.recipe import Recipe, Tool
-from l2overlay.attach.segment import Guest, Segment
+from l2overlay.attach.segment import Guest, Segment, TapOf
 from l2overlay.attach.tools import TOOLS
 from tests.attach.views import guest, segment
 
@@ -73,10 +73,13 @@ def test_each_tool_has_its_section_in_the_document(tool: Tool) -> None:
 
 @every_tool
 def test_the_tool_that_makes_a_tap_leaves_out_the_step_when_the_tap_is_there(tool: Tool) -> None:
-    script = tool.make(segment(), guest(has_tap=True), assumed(tool)).script()
+    script = tool.make(segment(), guest(tap=TapOf.ATTACH), assumed(tool)).script()
     if tool.makes_tap:
         assert "tuntap" not in script
         assert "l2overlay detach tap vm1" in script
+        others = tool.make(segment(), guest(tap=TapOf.OTHERS), assumed(tool)).script()
+        assert "tuntap" not in others
+        assert "ip link delete dev vm1" in others
 
 
 def test_qemu_gets_its_line_with_script_no_and_a_mac() -> None:

@@ -2,7 +2,7 @@
 
 from l2overlay.attach.programs import Program, Version
 from l2overlay.attach.recipe import Recipe, Step, Tool
-from l2overlay.attach.segment import Guest, Segment
+from l2overlay.attach.segment import Guest, Segment, TapOf
 from l2overlay.attach.tools.tap import check_tap, remove_tap, tap_steps
 
 PROGRAM = Program(
@@ -21,7 +21,7 @@ def device(segment: Segment, guest: Guest, version: Version) -> str:
 
 def _command(guest: Guest, netdev: str, nic: str) -> Step:
     """Whatever else the VM needs comes as QEMU_OPTIONS."""
-    who = "the owner of the TAP" if guest.has_tap else guest.user or "root"
+    who = "the owner of the TAP" if guest.tap is not TapOf.NOBODY else guest.user or "root"
     why = f"as {who}: the VM; its disk and the rest are QEMU_OPTIONS"
     return Step(
         why,

@@ -2,13 +2,13 @@
 
 from l2overlay.attach.programs import Version
 from l2overlay.attach.recipe import Recipe, Step, Tool
-from l2overlay.attach.segment import Guest, Segment
+from l2overlay.attach.segment import Guest, Segment, TapOf
 
 
 def tap_steps(segment: Segment, guest: Guest) -> tuple[Step, ...]:
     """What `attach tap` does, as commands; nothing if the TAP is there. It always has an owner: the kernel lets every user
     open a TAP that has none."""
-    if guest.has_tap:
+    if guest.tap is not TapOf.NOBODY:
         return ()
     tap = guest.name
     run = (
@@ -21,7 +21,9 @@ def tap_steps(segment: Segment, guest: Guest) -> tuple[Step, ...]:
 
 def remove_tap(guest: Guest) -> str:
     """What undoes the step."""
-    return f"l2overlay detach tap {guest.name}" if guest.has_tap else f"ip link delete dev {guest.name}"
+    if guest.tap is TapOf.ATTACH:
+        return f"l2overlay detach tap {guest.name}"
+    return f"ip link delete dev {guest.name}"
 
 
 def check_tap(guest: Guest) -> str:
