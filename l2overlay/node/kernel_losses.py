@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from l2overlay.linux.link_counters import LinkCounters
+from l2overlay.node.journal import Journal
+from l2overlay.overlay import Overlay
 
 Read = Callable[[str], LinkCounters | None]
 
@@ -47,3 +49,16 @@ class KernelLosses:
         if last is None or last.index != found.index:
             return found.rx_dropped, found.tx_dropped
         return max(0, found.rx_dropped - last.rx_dropped), max(0, found.tx_dropped - last.tx_dropped)
+
+
+def tell_losses(losses: KernelLosses, tap: str, overlay: Overlay, journal: Journal) -> None:
+    """Count what the queue of `tap` lost since the last look. The kernel tells nobody by itself."""
+    lost = losses.look()
+    if lost:
+        overlay.tap_overflowed(lost)
+        journal.tell(
+            "tap_overflow",
+            f"the queue of {tap} was full: {lost} frames of this host's side were lost "
+            "(the node gets too little processor time, or a burst was too long)",
+            lost=lost,
+        )

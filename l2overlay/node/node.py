@@ -16,24 +16,17 @@ from pathlib import Path
 
 import trio
 
-from l2overlay.addresses import Address, MacAddress, PeerKey, format_mac
-from l2overlay.config.types import Config, PeerConfig
+from l2overlay.addresses import Address, PeerKey, format_mac
+from l2overlay.config.types import Config
 from l2overlay.control.requests import Answer, Changing, Reading
 from l2overlay.control.run_dir import StampFile
 from l2overlay.control.server import ControlSocket, open_control_socket
 from l2overlay.controlplane.events import (
-    DatagramReturned,
     Event,
-    LoopFound,
-    LoopHealed,
-    PeerDown,
-    PeerMoved,
-    PeerUnanswered,
-    PeerUp,
-    ProbeRepeated,
 )
 from l2overlay.controlplane.overview import PeerStatus
 from l2overlay.errors import HostSetupError
+from l2overlay.node.arrival import Arrival
 from l2overlay.node.environment import Current, Environment, listen_endpoint
 from l2overlay.node.facts import Facts
 from l2overlay.node.filter_keeper import FilterKeeper
@@ -41,9 +34,11 @@ from l2overlay.node.flood_watch import FloodWatch
 from l2overlay.node.follower import Follower, first_cause
 from l2overlay.node.journal import Journal
 from l2overlay.node.keeper import Keeper
+from l2overlay.node.kernel_losses import tell_losses
 from l2overlay.node.latency.rehearsal import Rehearsal
 from l2overlay.node.notify import notify
 from l2overlay.node.pump import Pump
+from l2overlay.node.reactions import Reactions
 from l2overlay.node.refused_port import RefusedPorts
 from l2overlay.node.resolver import Resolver
 from l2overlay.node.routes import Routes
@@ -52,16 +47,12 @@ from l2overlay.node.timer import LoopLag, OverlayTimer, boot_time
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Underlay
 
-PEERS_WAIT = 1.0
-"""Seconds that READY waits for peers: handshakes start within 0.5 s, and one that is off must not hold up a host's boot."""
 GOODBYE_TIME = 0.1
 """Seconds for the last words when the socket is full; they are not repeated, silence tells the same 7 s later."""
 UNDO_TIME = 1.5
 """Seconds for undoing; a kernel that takes longer is left to `l2overlay cleanup`."""
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Blocked by `start.py` from the first file on until the node listens to them."""
-NAMED_PEERS = 8
-"""Silent peers that are named at start-up."""
 
 
 class Node:
@@ -75,8 +66,6 @@ class Node:
         self.journal = Journal(environment.writer, self.current.name_of)
         self.clock = environment.clock
         self._life = trio.CancelScope()
-        self._awaited = {p.public_key for p in config.peers if p.endpoint is not None} - {key}
-        self._all_up = trio.Event()
         self._leaving = False
         self._failure: HostSetupError | None = None
         self._joined = False
@@ -86,6 +75,8 @@ class Node:
         # made by _set_up_overlay, together with the overlay
         self.routes: Routes
         self.follower: Follower
+        self.arrival: Arrival
+        self.reactions: Reactions
         self.pump: Pump
         self._timer: OverlayTimer
         self.lag: LoopLag
@@ -96,13 +87,6 @@ class Node:
         self._control: ControlSocket
         self.start_time = environment.clock()
         self._start_wall = environment.wall_clock()
-
-    @property
-    def own(self) -> PeerConfig:
-        """Our own stanza."""
-        own = self.config.peer(self.key)
-        assert own is not None  # checked at start and at every reload
-        return own
 
     @property
     def config(self) -> Config:
@@ -164,8 +148,7 @@ class Node:
             for name, task in self._tasks().items():
                 nursery.start_soon(self._watched, name, task)
             self.resolver.configure(self.config, self.key)
-            await self._wait_for_peers()
-            self._say_ready()
+            await self.arrival.run()
 
     def _tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
         return {
@@ -276,6 +259,16 @@ class Node:
         self.refused_ports = RefusedPorts(nursery, self.clock)
         self.resolver = Resolver(nursery, self._set_endpoint, environment.lookup)
         self.floods = FloodWatch(self._overlay, lambda: self.udp, self.pump, self.journal, self.clock)
+        self.arrival = Arrival(self.current, environment, self._overlay, self.journal, self.why_down)
+        self.reactions = Reactions(
+            environment,
+            self._overlay,
+            self.routes,
+            self.refused_ports,
+            self.resolver,
+            self.journal,
+            self.arrival.came_up,
+        )
         self.follower = Follower(
             self.current,
             environment,
@@ -329,7 +322,7 @@ class Node:
             filter=self.filter,
             floods=self.floods,
             journal=self.journal,
-            look_at_losses=self.look_at_losses,
+            look_at_losses=self._look_at_losses,
             stamp_lead=self._stamps.lead,
             way_troubles=lambda: self.routes.troubles,
             why_down=self.why_down,
@@ -345,44 +338,10 @@ class Node:
             return None
         return self._rehearsal.once
 
-    async def _wait_for_peers(self) -> None:
-        if self._awaited:
-            with trio.move_on_after(PEERS_WAIT):
-                await self._all_up.wait()
-        peers = self.overlay.peers(self.clock())
-        self.environment.progress.phase("peers", f"{sum(p.up for p in peers)}/{len(peers)} up")
-        missing = [p for p in peers if self._is_missing(p)]
-        for peer in missing[:NAMED_PEERS]:
-            self.journal.say(f"peer {peer.name} {self._silence_of(peer)}")
-        if len(missing) > NAMED_PEERS:
-            self.journal.say(
-                f"{len(missing) - NAMED_PEERS} more peers do not answer (l2overlay status names them)"
-            )
-
-    def _is_missing(self, peer: PeerStatus) -> bool:
-        config = self.config.peer(peer.key)
-        return not peer.up and config is not None and config.endpoint is not None
-
     def why_down(self, peer: PeerStatus) -> tuple[str, float | None] | None:
         """What this host knows of why a peer does not answer, beside that, and the seconds until the next try."""
         refused = self.refused_ports.reason(peer.key, peer.endpoint)
         return self.resolver.failure(peer.key) or (None if refused is None else (refused, peer.next_try))
-
-    def _silence_of(self, peer: PeerStatus) -> str:
-        config = self.config.peer(peer.key)
-        reason, next_try = self.why_down(peer) or (peer.reason or "no answer yet", peer.next_try)
-        where = peer.endpoint or (config.endpoint if config is not None else None)
-        again = "" if next_try is None else f"; next try in {next_try:.1f} s"
-        return f"({where}) is not up: {reason}{again}"
-
-    def _say_ready(self) -> None:
-        peers = self.overlay.peers(self.clock())
-        up = f"{sum(p.up for p in peers)}/{len(peers)}"
-        self.journal.say(
-            f"READY segment {self.config.segment.name} node {self.own.name} peers {up}"
-            f" in {self.environment.progress.elapsed:.2f} s"
-        )
-        notify("READY=1", f"STATUS=peers {up} up")
 
     # -- going ---------------------------------------------------------------------------------------------------
 
@@ -437,43 +396,7 @@ class Node:
     # -- what the overlay and the underlay tell ------------------------------------------------------------------
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, PeerUp):
-            self.routes.set_path_limit(event.peer, event.address)
-            self.refused_ports.forget(event.peer)
-            self._awaited.discard(event.peer)
-            if not self._awaited:
-                self._all_up.set()
-        elif isinstance(event, PeerMoved):
-            self.routes.set_path_limit(event.peer, event.new)
-        elif isinstance(event, DatagramReturned):
-            self.routes.look()
-        elif isinstance(event, PeerUnanswered):
-            self.resolver.unanswered(event.peer)
-            self._ask_why(event.peer)
-        elif isinstance(event, PeerDown | LoopFound | LoopHealed):
-            # Once, also when a thousand peers go at the same moment.
-            trio.lowlevel.current_trio_token().run_sync_soon(self._forget_stations, idempotent=True)
-        self.journal.tell_event(event)
-        if isinstance(event, LoopFound | ProbeRepeated) and event.probe is not None:
-            self._name_port(event.probe)
-
-    def _name_port(self, probe: MacAddress) -> None:
-        """Say by which port of the bridge a probe of ours came back, if the bridge knows."""
-        port = self.environment.side.port_of(probe)
-        if port:
-            self.journal.say(f"loop: the probe came back by the port {port} of {self.config.segment.bridge}")
-
-    def _ask_why(self, key: PeerKey) -> None:
-        endpoint = next((p.endpoint for p in self.overlay.peers(self.clock()) if p.key == key), None)
-        if endpoint is not None:
-            self.refused_ports.ask(key, endpoint)
-
-    def _forget_stations(self) -> None:
-        """What the bridge has learned at the TAP may be gone, or behind another of its ports now, or the reverse."""
-        try:
-            self.environment.side.forget_stations()
-        except HostSetupError as error:
-            self.journal.say(str(error))
+        self.reactions.to(event)
 
     def _tap_lost(self, error: OSError) -> None:
         self.keeper.tap_lost(error)
@@ -504,20 +427,11 @@ class Node:
         while True:
             await trio.sleep(StampFile.INTERVAL)
             await self._stamps.note_in_thread()
-            self.look_at_losses()
+            self._look_at_losses()
 
-    def look_at_losses(self) -> None:
-        """Count what the kernel lost at the TAP since the last look; it tells nobody by itself."""
+    def _look_at_losses(self) -> None:
         side = self.environment.side
-        lost = side.losses.look()
-        if lost:
-            self.overlay.tap_overflowed(lost)
-            self.journal.tell(
-                "tap_overflow",
-                f"the queue of {side.spec.tap} was full: {lost} frames of this host's side were lost "
-                "(the node gets too little processor time, or a burst was too long)",
-                lost=lost,
-            )
+        tell_losses(side.losses, side.spec.tap, self.overlay, self.journal)
 
     @property
     def ahead_of_clock(self) -> bool:
