@@ -1,8 +1,8 @@
-"""l2overlay: VMs, containers and LANs on different hosts as one layer-2 segment.
+"""l2overlay joins VMs, containers and LANs on different hosts into one layer-2 segment.
 
-A node opens a TAP in a Linux bridge, learns which station (MAC) lives behind which peer, and carries whole Ethernet
-frames to the other nodes in encrypted UDP datagrams. Read `overlay.py` first: it is one node without I/O, and a frame
-can be followed from there. docs/architecture.md has the map.
+A node puts a TAP into a Linux bridge, learns which station (MAC address) is behind which peer, and carries whole Ethernet
+frames to the other nodes in encrypted UDP datagrams. Read `overlay.py` first: it is one node without I/O, and you can follow
+a frame from there. docs/architecture.md lists all files.
 """
 
 TYPE_CHECKING = False
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> str:
-    """`__version__` is looked up when it is asked for: reading the metadata takes longer than most verbs."""
+    """Look up `__version__` only on demand, because reading the metadata takes longer than most verbs."""
     if name != "__version__":
         raise AttributeError(f"module 'l2overlay' has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

@@ -1,7 +1,7 @@
-"""`l2overlay` and `python -m l2overlay`: the way into the command line, safe to interrupt from its first moment.
+"""`l2overlay` and `python -m l2overlay`: starts the command line. SIGINT is safe from the first moment.
 
-Python's own answer to SIGINT is an exception wherever the program just is, and while the command line is still being
-loaded there is nobody to catch it. Until then the kernel's answer holds: the process ends, in silence.
+Python answers SIGINT with an exception at the line that it executes. While the command line is being loaded, nothing
+catches that exception. So until then SIGINT has its default effect: the process ends without output.
 """
 
 import signal
@@ -9,10 +9,10 @@ import sys
 
 
 def run() -> int:
-    """Load the command line and run it; the exit code."""
+    """Load and run the command line. Returns the exit code."""
     interruptible = (
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )  # a shell's `&` makes it ignored
+    )  # a shell ignores SIGINT for `command &`
     if interruptible:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from l2overlay.cli.main import main

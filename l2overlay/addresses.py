@@ -1,7 +1,7 @@
 """MAC addresses, node keys and socket addresses: the types that every room shares.
 
-All are plain `bytes` or tuples at run time, because the frame's path handles millions of them; `NewType` keeps them
-apart for the type checker.
+At run time all are plain `bytes` or tuples, because the frame's path handles millions of them. `NewType` distinguishes them
+for the type checker.
 """
 
 import base64
@@ -14,7 +14,7 @@ MacAddress = NewType("MacAddress", bytes)
 """Six bytes in transmission order (IEEE 802-2014, clause 8)."""
 
 PeerKey = NewType("PeerKey", bytes)
-"""A node's static X25519 public key, 32 bytes: who a peer is, wherever its datagrams come from."""
+"""A node's static X25519 public key, 32 bytes. It identifies a peer, wherever its datagrams come from."""
 
 KEY_LEN = 32
 MAC_LEN = 6
@@ -26,7 +26,7 @@ class Address(NamedTuple):
     host: str
     port: int
     local: str = ""
-    """Our own address towards it: where it called us, and where we answer from. "" is the kernel's choice."""
+    """Our own address, which the peer called and from which we answer. "" leaves the choice to the kernel."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -39,17 +39,17 @@ def host_bytes(host: str) -> bytes:
 
 
 class NodeMacs(NamedTuple):
-    """The addresses of a node's own links."""
+    """The MAC addresses of a node's own links."""
 
     tap: MacAddress
     bridge: MacAddress
 
 
 def derive_macs(public_key: bytes) -> NodeMacs:
-    """The MACs of a node's TAP and bridge: of its key, so that they outlive a restart and no two nodes share them.
+    """The MACs of a node's TAP and bridge, derived from its key: they survive a restart, and no two nodes share them.
 
-    Both are locally administered. The TAP's begins with fe, as libvirt does: a bridge that has no MAC of its own takes
-    the lowest of its ports, and a TAP that comes and goes must not be that one.
+    Both are locally administered. That of the TAP begins with fe, as libvirt's do: a bridge without a MAC of its own takes
+    the lowest MAC of its ports, and that must not be the TAP's, because the TAP comes and goes.
     """
     digest = hashlib.blake2s(public_key, digest_size=11, person=b"l2o mac").digest()
     bridge = bytes([digest[0] & 0xFC | 0x02]) + digest[1:6]
@@ -62,7 +62,7 @@ def format_mac(mac: bytes) -> str:
 
 
 def parse_mac(text: str) -> MacAddress:
-    """The reverse of `format_mac`; also takes `-` between the bytes. Raises ValueError."""
+    """The reverse of `format_mac`. Also accepts `-` between the bytes. Raises ValueError."""
     digits = text.strip().replace("-", ":").split(":")
     if len(digits) != MAC_LEN or any(len(d) != 2 for d in digits):
         raise ValueError(f"{text!r} is not a MAC address; write it as 52:54:00:12:34:56")
@@ -73,12 +73,12 @@ def parse_mac(text: str) -> MacAddress:
 
 
 def format_key(key: bytes) -> str:
-    """Base64, as `wg` writes keys: 44 characters."""
+    """The key in base64, 44 characters, as `wg` writes it."""
     return base64.b64encode(key).decode()
 
 
 def parse_key(text: str) -> PeerKey:
-    """The reverse of `format_key`, strict: exactly 32 bytes in canonical base64. Raises ValueError."""
+    """The reverse of `format_key`. Accepts only 32 bytes in canonical base64. Raises ValueError."""
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):

@@ -72,7 +72,7 @@ class DropReason(StrEnum):
     LOOP_PROBE = "loop_probe"  # a probe of the loop guard, or a witness of this node that came back
     LOOP_BLOCKED = "loop_blocked"  # the frame reaches the LAN by another path
 
-    # the switch's part of the filter (docs/filter.md)
+    # the switch's part of the filter: see docs/filter.md
     FILTER_PENDING = "filter_pending"  # the kernel's rules do not know yet where the station is
     FILTER_TAGGED = "filter_tagged"  # a VLAN tag or PPPoE, which iptables does not look into
     FILTER_CLOSED = "filter_closed"  # the kernel's rules are lost and could not be put back

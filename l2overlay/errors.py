@@ -1,8 +1,9 @@
-"""The kinds of error, and nothing else.
+"""The exceptions of the program, and its exit codes.
 
-Two kinds, never mixed. *You* misused us or the host refused: `ConfigError`, `HostSetupError`: raise, stop, say in
-one line what is wrong and what to do. *The network* was bad: `FrameError`, `DatagramError`: raised by the functions
-that parse network bytes, counted with one `DropReason` by their caller, never seen by a person as an exception.
+There are two kinds. Subclasses of `L2OverlayError` mean that the user made a mistake or that the host refused. They end
+the command with one line that says what is wrong and what to do. `FrameError` and `DatagramError` mean that bytes from the
+network are bad. Functions that parse such bytes raise them, and their callers count one `DropReason`; the user never sees
+them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller; 78 is EX_CONFIG of sysexits(3)."""
+    """The exit codes of every verb. 78 is EX_CONFIG of sysexits(3)."""
 
     OK = 0
     RUNTIME = 1
@@ -22,14 +23,14 @@ class ExitCode(IntEnum):
 
 
 class L2OverlayError(Exception):
-    """One line for a person: what, where, what to do. `exit_code` is what the command line ends with."""
+    """An error for the user: one line says what is wrong, where, and what to do. The command ends with `exit_code`."""
 
     exit_code = ExitCode.RUNTIME
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in a configuration file; line and column count from 1, 0 when the file as a whole is meant."""
+    """One mistake in a configuration file. Line and column count from 1; both are 0 for a mistake of the whole file."""
 
     line: int
     column: int
@@ -37,7 +38,7 @@ class Problem:
 
 
 class ConfigError(L2OverlayError):
-    """A configuration that cannot be used: every mistake that was found, in file order."""
+    """A configuration that cannot be used. Holds every mistake that was found, in the order of the file."""
 
     exit_code = ExitCode.CONFIGURATION
 
@@ -47,7 +48,7 @@ class ConfigError(L2OverlayError):
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """`FILE:LINE:COL: message`, one per mistake (`FILE: message` when the file as a whole is meant)."""
+        """One `FILE:LINE:COL: message` for each mistake (`FILE: message` if it concerns the whole file)."""
         return [
             f"{self.source}:{p.line}:{p.column}: {p.message}" if p.line else f"{self.source}: {p.message}"
             for p in self.problems
@@ -55,7 +56,7 @@ class ConfigError(L2OverlayError):
 
 
 class UsageError(L2OverlayError):
-    """The command line asks for something that does not fit together."""
+    """The arguments of the command line do not fit together."""
 
     exit_code = ExitCode.USAGE
 
@@ -71,14 +72,14 @@ class HostSetupError(L2OverlayError):
 
 
 class HostPermissionError(HostSetupError):
-    """The host refused for want of privilege; the message names the command to run."""
+    """The host refused because a privilege is missing. The message names the command to run."""
 
     exit_code = ExitCode.PERMISSION
 
 
 class FrameError(Exception):
-    """A frame from the TAP that is not one."""
+    """Bytes from the TAP are not a valid frame."""
 
 
 class DatagramError(Exception):
-    """Bytes from the underlay, or a record inside them, that are not what they claim to be."""
+    """A datagram from the underlay, or a record in it, is malformed."""

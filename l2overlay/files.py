@@ -1,7 +1,7 @@
-"""Small regular files: read with a bound, written whole or not at all.
+"""Small regular files: read up to a limit, written whole or not at all.
 
-A node runs as root, and another user may own the directory that it was given, or have put a link there. So what the node
-keeps for itself it opens without following links, and takes only from root or from its own user (`open_own`).
+A node runs as root, and another user may own the directory that it was given, or have put a link there. So the node opens
+its own files without following links, and trusts only files of root or of its own user (`open_own`).
 """
 
 import contextlib
@@ -15,10 +15,10 @@ from l2overlay.errors import HostPermissionError, HostSetupError, UsageError
 
 
 def read_regular(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
-    """The first `limit` bytes of a regular file, and its status. Raises OSError, also for what is no regular file."""
+    """The first `limit` bytes of a regular file, and its status. Raises OSError, also if it is not a regular file."""
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a NUL in its name", str(path))
-    # O_NONBLOCK, or a FIFO would make us wait for its writer
+    # without O_NONBLOCK, a FIFO would block until it has a writer
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
@@ -33,12 +33,12 @@ def read_regular(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
 
 
 def is_own(status: os.stat_result) -> bool:
-    """Whether only root and this user can change what the status is of."""
+    """Whether only root and this user can change the file with this status."""
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def require_own_directory(path: Path) -> None:
-    """Raises HostSetupError for a directory in which another user can put or replace what he likes."""
+    """Raise HostSetupError if another user can create or replace files in this directory."""
     named, status = path.lstat(), path.stat()
     if named.st_uid not in (0, os.geteuid()) or status.st_uid not in (0, os.geteuid()):
         owner = status.st_uid if stat.S_ISDIR(named.st_mode) else named.st_uid
@@ -53,9 +53,9 @@ def require_own_directory(path: Path) -> None:
 
 
 def open_own(path: Path, flags: int, mode: int = 0o600) -> int:
-    """A descriptor of a regular file of our own. Raises OSError, also for a link, and EPERM for one that others can change.
+    """Open a regular file of our own. Raises OSError, also for a link, with EPERM if others can change the file.
 
-    A second name (hard link) is refused too: it may be that of any file.
+    Also refuses a file with a second name (hard link), because that may be any file of the host.
     """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode)
     status = os.fstat(descriptor)
@@ -66,17 +66,17 @@ def open_own(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def read_own(path: Path, limit: int) -> bytes:
-    """The first `limit` bytes of a file of our own. Raises OSError as `open_own` does."""
+    """The first `limit` bytes of a file of our own. Raises OSError like `open_own`."""
     with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
         return file.read(limit)
 
 
 def replace_own(path: Path, data: bytes, *, on_disk: bool = False) -> None:
-    """Write all of `data` to `path` in one step, mode 0600; a link in its place is replaced. Raises OSError."""
+    """Write all of `data` to `path` atomically, with mode 0600. Replaces a link instead of following it. Raises OSError."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with contextlib.suppress(FileNotFoundError):
-            scratch.unlink()  # of a killed process with our pid, or somebody's trap
+            scratch.unlink()  # left by a killed process with our pid, or planted by another user
         descriptor = open_own(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             if os.write(descriptor, data) != len(data):
@@ -93,7 +93,7 @@ def replace_own(path: Path, data: bytes, *, on_disk: bool = False) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make `path` and what is missing above it. Raises HostPermissionError or HostSetupError."""
+    """Make the directory `path` and its missing parents. Raises HostPermissionError or HostSetupError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except PermissionError:
@@ -103,11 +103,11 @@ def make_directory(path: Path) -> None:
 
 
 def write_new(path: Path, text: str, mode: int) -> None:
-    """Create `path` with all of `text`, or not at all. Raises UsageError if it exists, else HostSetupError."""
+    """Create `path` with all of `text`, or not at all. Raises UsageError if it exists, otherwise HostSetupError."""
     try:
         temporary = _write_beside(path, text.encode(), mode, owner=None)
         try:
-            os.link(temporary, path)  # unlike rename it fails when the name is taken
+            os.link(temporary, path)  # unlike rename, this fails if the name is taken
         finally:
             temporary.unlink()
     except FileExistsError:
@@ -117,7 +117,7 @@ def write_new(path: Path, text: str, mode: int) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Atomically, keeping mode, owner and a symbolic link that leads there. Raises HostSetupError."""
+    """Replace the content of a file atomically. Keeps its mode, owner, and symbolic links to it. Raises HostSetupError."""
     target = path.resolve()
     try:
         status = target.stat()
@@ -128,7 +128,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def _write_beside(path: Path, content: bytes, mode: int, owner: tuple[int, int] | None) -> Path:
-    """A complete temporary file in the same directory, which is where rename and link are atomic."""
+    """Write a temporary file in the same directory, because rename and link are atomic only there."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,7 +1,7 @@
 """A node's X25519 key pair (RFC 7748) and the files that hold secrets.
 
-A secret's file is a regular file that only its owner can read, with 32 bytes in base64: wg's format. It is created
-atomically and never overwritten, because a lost private key means new stanzas on every host.
+A secret is in a regular file that only its owner can read: 32 bytes in base64, the format of `wg`. Such a file is created
+atomically and never overwritten, because after the loss of a private key every host needs a new stanza.
 """
 
 import os
@@ -16,7 +16,7 @@ from l2overlay.files import read_regular, write_new
 CONFIGURATION_DIR = Path("/etc/l2overlay")
 
 MAX_SECRET_SIZE = 4096
-"""Bytes read of a secret's file; 45 are needed."""
+"""Most bytes that are read of a secret's file; 45 are needed."""
 
 _FIELD_PRIME = 2**255 - 19
 _SMALL_ORDER = frozenset(
@@ -46,7 +46,7 @@ def public_key(private: bytes) -> PeerKey:
 
 
 def public_key_weakness(key: bytes) -> str | None:
-    """Why no honest node has this public key; None for a good one."""
+    """Why no honest node has this public key, or None if it is good."""
     number = int.from_bytes(key, "little")
     if (number & (2**255 - 1)) % _FIELD_PRIME in _SMALL_ORDER:  # X25519 ignores the top bit
         return "a key of low order (with it every shared secret is zero)"
@@ -56,12 +56,12 @@ def public_key_weakness(key: bytes) -> str | None:
 
 
 def is_private_key_of(key: bytes, public: PeerKey) -> bool:
-    """Whether `key`, which was given as a public one, is the private one that belongs to `public`."""
+    """Whether `key`, given as a public key, is really the private key that belongs to `public`."""
     return public_key(key) == public
 
 
 def default_key_path(segment: str) -> Path:
-    """Where the private key of this host is unless `--key` says otherwise."""
+    """The file with the private key of this host, unless `--key` names another."""
     return CONFIGURATION_DIR / f"{segment}.key"
 
 
@@ -84,7 +84,7 @@ def own_stanza(name: str, key: bytes, endpoint: str | None = None) -> str:
 
 
 def read_secret(path: Path, what: str) -> bytes:
-    """32 bytes in base64 from a file that only its owner can read; errors as `load`, and never show the content."""
+    """Read 32 bytes in base64 from a file that only its owner can read. Raises like `load`; no error shows the content."""
     try:
         content, status = read_regular(path, MAX_SECRET_SIZE + 1)
     except PermissionError:
@@ -108,13 +108,13 @@ def read_secret(path: Path, what: str) -> bytes:
 
 
 def _invoking_user() -> int:
-    """Who runs this by sudo; his own key file is as good as one of root's."""
+    """The user who runs this with sudo. A key file of this user is accepted like one of root."""
     said = os.environ.get("SUDO_UID", "")
     return int(said) if said.isdecimal() else os.geteuid()
 
 
 def parse_secret(content: bytes, source: str, what: str) -> bytes:
-    """The 32 bytes written in `content`, with white space around them. Raises ConfigError."""
+    """The 32 bytes in `content`, which may have white space around them. Raises ConfigError."""
     try:
         return parse_key(content.decode("ascii"))
     except ValueError:
