@@ -1,6 +1,6 @@
-"""The demo: hosts as namespaces, a real node on each, guests behind their bridges, and proof of what is claimed.
+"""The demo: hosts as namespaces, a real node on each, guests behind their bridges, and proof of what README claims.
 
-`run_demo` is a generator of steps, in this order; each tells what was seen and what of it was not as promised:
+`run_demo` is a generator of these steps. Each tells what it saw, and what of this was not as promised:
 
     Built      hosts, bridges and guests stand; nothing joins them yet
     Joined     every node is READY
@@ -45,7 +45,7 @@ NEEDED = {"ip": "iproute2", "bridge": "iproute2", "ping": "iputils-ping"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Something the demo did."""
+    """One step of the demo."""
 
     failures: tuple[str, ...] = ()
     """What was not as promised, one sentence each."""
@@ -53,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built(Step):
-    """Names and addresses of what stands now."""
+    """The hosts and guests that exist now, with their names and addresses."""
 
     hosts: list[dict[str, Any]]
     seconds: float
@@ -61,7 +61,7 @@ class Built(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined(Step):
-    """By host: the node's last start-up line, and seconds from its start to READY."""
+    """For each host, the node's READY line, and the seconds from its start to READY."""
 
     ready: dict[str, str]
     seconds: dict[str, float]
@@ -69,14 +69,14 @@ class Joined(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pinged(Step):
-    """By (from, to, family)."""
+    """The results of all pings, by (from, to, family)."""
 
     results: Mapping[tuple[str, str, Family], PingResult]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried(Step):
-    """One TCP stream."""
+    """The result of one TCP stream."""
 
     sender: str
     receiver: str
@@ -86,20 +86,20 @@ class Carried(Step):
 
     @property
     def bits_per_second(self) -> float:
-        """What the receiver saw."""
+        """Bits per second, as the receiver measured them."""
         return self.bytes * 8 / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned(Step):
-    """By host: the answer of `l2overlay fdb`, with the guest's label added where the station is one of ours."""
+    """For each host, the answer of `l2overlay fdb`, with the guest's label for each station that is a guest of the demo."""
 
     stations: dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overheard(Step):
-    """What an eavesdropper saw of one stream on the guest's link and on the underlay (`eavesdrop.Sight`)."""
+    """What an eavesdropper saw of one stream, on the guest's link and on the underlay (`eavesdrop.Sight`)."""
 
     canary: str
     guest_link: dict[str, Any]
@@ -108,7 +108,7 @@ class Overheard(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped(Step):
-    """What was looked for after the end; every list is empty when nothing is left."""
+    """What the demo left behind after its end. Every list is empty if it left nothing."""
 
     exit_codes: dict[str, int]
     seconds: float
@@ -122,7 +122,7 @@ class Stopped(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept(Step):
-    """How to look around, and how to end it."""
+    """Commands to examine a demo that goes on, and to end it."""
 
     enter: list[str]
     look: list[str]
@@ -155,12 +155,12 @@ def require_host() -> None:
 
 
 def own_command() -> str:
-    """How this very program is called, with the verb."""
+    """The command line of this program, with the verb."""
     return f"{sys.executable} -m l2overlay demo"
 
 
 def run_demo(hosts: int = 3, keep: bool = False) -> Generator[Step, None, None]:
-    """Run it, step by step; close the generator (or leave it by an exception) and everything is taken down."""
+    """Run the demo step by step. When the generator is closed or an exception ends it, everything is removed."""
     links_before = host_links()
     with Lab(SEGMENT) as lab, noted(lab) as note:
         yield build(lab, hosts)
@@ -178,7 +178,7 @@ def run_demo(hosts: int = 3, keep: bool = False) -> Generator[Step, None, None]:
 
 
 def build(lab: Lab, hosts: int) -> Built:
-    """Hosts with a bridge and a guest each."""
+    """Make hosts with a bridge and a guest each."""
     started_time = time.monotonic()
     for host in lab.add_underlay(hosts):
         lab.add_bridge(host)
@@ -201,13 +201,13 @@ def host_data(host: Host) -> dict[str, Any]:
 
 
 def snapshots(lab: Lab) -> dict[str, Snapshot]:
-    """Every host's state, by its name."""
+    """The state of every host, by its name."""
     with ThreadPoolExecutor(4) as pool:
         return dict(zip([h.label for h in lab.hosts], pool.map(lab.snapshot, lab.hosts), strict=True))
 
 
 def join(lab: Lab, note: Note) -> Joined:
-    """A real `l2overlay join` on every host."""
+    """Run a real `l2overlay join` on every host."""
     lab.write_peers_toml()
     nodes = [lab.start_node(host) for host in lab.hosts]
     note.write()
@@ -226,7 +226,7 @@ def join(lab: Lab, note: Note) -> Joined:
 
 
 def ping_all(lab: Lab) -> Pinged:
-    """All guests to all guests."""
+    """Ping from every guest to every other one."""
     results = lab.ping_matrix()
     return Pinged(
         results=results,
@@ -239,7 +239,7 @@ def ping_all(lab: Lab) -> Pinged:
 
 
 def carry(lab: Lab) -> Carried:
-    """A stream from the first guest to the last, for TRANSFER_SECONDS."""
+    """Send a stream from the first guest to the last for TRANSFER_SECONDS."""
     sender, receiver = lab.guests[0], lab.guests[-1]
     sent, received = transfer(sender, receiver, b"l2overlay", "--seconds", str(TRANSFER_SECONDS))
     intact = received["intact"] and sent["bytes"] == received["bytes"]
@@ -256,7 +256,7 @@ def carry(lab: Lab) -> Carried:
 def transfer(
     sender: Guest, receiver: Guest, canary: bytes, *limits: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One TCP stream of the repeated canary; what either side counted."""
+    """Send one TCP stream of the repeated canary. Returns what the sender and the receiver counted."""
     stream = [receiver.ipv4, str(TRANSFER_PORT), "--canary", canary.hex()]
     server = start_module(receiver, "transfer", "receive", *stream)
     sent = start_module(sender, "transfer", "send", *stream, *limits)
@@ -264,7 +264,7 @@ def transfer(
 
 
 def start_module(namespace: Namespace, module: str, *argv: str) -> subprocess.Popen[str]:
-    """Start a module of this package inside; returns when it listens, or at once when it never does."""
+    """Start a module of this package in the namespace. Returns when it listens, or at once if it does not listen."""
     process = namespace.popen(
         [sys.executable, "-m", f"l2overlay.demo.{module}", *argv],
         stderr=subprocess.STDOUT,
@@ -279,7 +279,7 @@ def start_module(namespace: Namespace, module: str, *argv: str) -> subprocess.Po
 
 
 def last_line(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """The JSON object that a module of ours prints at its end."""
+    """The JSON object that a module of this package prints at its end."""
     said = process.communicate(timeout=TRANSFER_SECONDS + 30)[0]
     try:
         found = json.loads(said.splitlines()[-1])
@@ -289,7 +289,7 @@ def last_line(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def learn(lab: Lab) -> Learned:
-    """Every node's FDB; each must know each guest, and where it is."""
+    """Read the FDB of every node. Each node must know where each guest is."""
     labels = {guest.mac: guest.label for guest in lab.guests}
     stations = {
         node.host.label: [{**s, "guest": labels.get(s["mac"])} for s in node.ask("fdb")["stations"]]
@@ -299,7 +299,7 @@ def learn(lab: Lab) -> Learned:
 
 
 def misplaced(lab: Lab, stations: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
-    """Guests that a node does not know, or believes elsewhere."""
+    """Yield a sentence for each guest that a node does not know or has at the wrong place."""
     for host in lab.hosts:
         places = {s["mac"]: s["peer"] for s in stations[host.label]}
         for guest in lab.guests:
@@ -311,7 +311,7 @@ def misplaced(lab: Lab, stations: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 
 
 def overhear(lab: Lab) -> Overheard:
-    """The same stream seen twice: where the guest sends it, and where its host sends it on."""
+    """Eavesdrop on one stream twice: on the guest's link, and on the underlay."""
     sender, receiver = lab.guests[0], lab.guests[-1]
     canary = f"canary-{secrets.token_hex(8)}".encode()
     options = ["--port", str(DEFAULT_PORT), "--canary", canary.hex()]
@@ -325,7 +325,7 @@ def overhear(lab: Lab) -> Overheard:
 
 
 def leaks(seen: Overheard) -> Iterator[str]:
-    """What is wrong with it: a canary outside, or an eavesdropper that could not have found one."""
+    """Yield a sentence for each fault: a canary on the underlay, or an eavesdropper that could not have found one."""
     if seen.underlay["canary_frames"]:
         yield f"the underlay carries the canary in the clear ({seen.underlay['canary_frames']} frames)"
     if not seen.guest_link["canary_frames"]:
@@ -337,7 +337,7 @@ def leaks(seen: Overheard) -> Iterator[str]:
 
 
 def keep_running(lab: Lab, note: Note) -> Kept:
-    """Leave everything as it is, beyond this process."""
+    """Leave everything as it is when this process ends."""
     host, guest, other = lab.hosts[0], lab.guests[0], lab.guests[-1]
     note.keep()
     root = "sudo " if "SUDO_USER" in os.environ else ""
@@ -351,7 +351,7 @@ def keep_running(lab: Lab, note: Note) -> Kept:
 
 
 def end_nodes(lab: Lab, before: Mapping[str, Snapshot]) -> Stopped:
-    """SIGTERM to all; then every host must be as it was before its node came."""
+    """Send SIGTERM to all nodes. Then every host must be as it was before its node started."""
     started_time = time.monotonic()
     codes = lab.stop_nodes()
     seconds = time.monotonic() - started_time
@@ -369,7 +369,7 @@ def end_nodes(lab: Lab, before: Mapping[str, Snapshot]) -> Stopped:
 
 
 def look_for_leftovers(lab: Lab, stopped: Stopped, links_before: set[str]) -> Stopped:
-    """Add namespaces, links of this machine and files that ought to be gone."""
+    """Add the namespaces, links of this machine and files that should be gone."""
     new_links = host_links() - links_before
     stopped = replace(
         stopped,
@@ -386,5 +386,5 @@ def look_for_leftovers(lab: Lab, stopped: Stopped, links_before: set[str]) -> St
 
 
 def host_links() -> set[str]:
-    """The links of the namespace that this process is in."""
+    """The links of this process's network namespace."""
     return {link["ifname"] for link in json.loads(run_command(["ip", "-j", "link"]).stdout)}

@@ -1,12 +1,12 @@
-"""The demo's topology as text."""
+"""Draws the topology of the demo as text."""
 
 DRAWN_HOSTS = 4
-"""What fits into 80 columns; of more hosts the first two and the last are drawn."""
+"""How many hosts fit into 80 columns. With more, only the first two and the last are drawn."""
 WIDTH = 19
 
 
 def drawing(hosts: int) -> list[str]:
-    """Lines of at most 80 columns: the underlay on top, a column a host, the guests below."""
+    """Lines of at most 80 columns: the underlay on top, then a column for each host with its guest below."""
     drawn = range(1, hosts + 1) if hosts <= DRAWN_HOSTS else [1, 2, hosts]
     columns = [column(number) for number in drawn]
     if hosts > DRAWN_HOSTS:

@@ -1,10 +1,11 @@
-"""What someone on a link sees: `python -m l2overlay.demo.eavesdrop LINK --canary HEX`, until SIGTERM or SIGINT.
+"""Shows what an eavesdropper on a link sees: `python -m l2overlay.demo.eavesdrop LINK --canary HEX`.
 
-A packet socket (packet(7)) of the namespace that it is started in; needs root and no tcpdump. It prints `listening`, and
-at its end one line of JSON: frames, their bytes, frames to or from the UDP port of the nodes, frames with the canary in
-them, frames that came too fast to be read, and the largest share of one byte value (0.004 is noise, as in ciphertext).
+It reads a packet socket (packet(7)) of its network namespace until SIGTERM or SIGINT. It needs root, but no tcpdump. First
+it prints `listening`. At the end it prints one line of JSON: the number of frames, their bytes, frames to or from the nodes'
+UDP port, frames that contain the canary, frames that came too fast to be read, and the largest share of one byte value
+(0.004 in noise and in ciphertext).
 
-A veth hands over a burst of datagrams as one frame of up to 64 KiB: "frames" counts those.
+A veth delivers a burst of datagrams as one frame of up to 64 KiB, which counts as one.
 """
 
 import argparse
@@ -22,20 +23,20 @@ ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 SO_RCVBUFFORCE = 33
 BUFFER_SIZE = 64 << 20
-"""Half a second of a gigabit while this process waits for a core."""
+"""Holds half a second of a gigabit link while this process waits for a core."""
 FRAME_LEN_MAX = 1 << 17
 SAMPLE_FRAMES = 2000
 DATA_HEADER_LEN = 16
 SAMPLE_LEN = 1000
-"""Bytes of a burst in which there is no second datagram's header yet."""
+"""The first bytes of a burst, before the header of a second datagram."""
 QUIET = 0.05
-"""Seconds without a frame after which a link that was busy counts as read to its end."""
+"""Seconds without a frame after which a busy link counts as read to its end."""
 LISTENING = "listening"
 
 
 @dataclass(slots=True)
 class Sight:
-    """What was counted."""
+    """The counts of an eavesdropper."""
 
     frames: int = 0
     total_size: int = 0
@@ -44,9 +45,9 @@ class Sight:
     missed: int = 0
     commonest_byte: float = 0.0
     sample: str = ""
-    """Hex of the beginning of the last large frame to or from a node's UDP port, from the UDP payload on."""
+    """The first bytes of the UDP payload of the last large frame to or from a node's UDP port, in hex."""
     fresh: bool = False
-    """A frame has come since this was last cleared."""
+    """Whether a frame has come since this was last cleared."""
     _histogram: Counter[int] = field(default_factory=Counter)
 
     def see(self, frame: bytes, port: int, canary: bytes) -> None:
@@ -64,7 +65,7 @@ class Sight:
             self._histogram.update(payload[DATA_HEADER_LEN:SAMPLE_LEN])
 
     def as_json(self) -> str:
-        """One line for the process that started us."""
+        """The counts as one line, for the parent process."""
         total = self._histogram.total()
         self.commonest_byte = self._histogram.most_common(1)[0][1] / total if total else 0.0
         told = ("frames", "total_size", "node_frames", "canary_frames", "missed", "commonest_byte", "sample")
@@ -72,7 +73,7 @@ class Sight:
 
 
 def node_payload(frame: bytes, port: int) -> bytes | None:
-    """The UDP payload of an Ethernet frame to or from `port`, or None. Fragments and IPv6 extensions are not followed."""
+    """The UDP payload of an Ethernet frame to or from `port`, or None. Ignores fragments and IPv6 extension headers."""
     ethertype = int.from_bytes(frame[12:14])
     if ethertype == ETH_P_IP and len(frame) > 34 and frame[23] == socket.IPPROTO_UDP:
         start = 14 + (frame[14] & 0x0F) * 4
@@ -85,7 +86,7 @@ def node_payload(frame: bytes, port: int) -> bytes | None:
 
 
 def eavesdrop(link: str, port: int, canary: bytes) -> Sight:
-    """Read the link until a signal has come and the link is quiet."""
+    """Read the link until a signal comes and the link is quiet."""
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopping.append(number))

@@ -1,7 +1,7 @@
-"""A note about each demo that runs, in NOTES: what `demo --stop` must end when the demo's own process does not.
+"""Keeps a note about each running demo in NOTES. If the demo's process is gone, `demo --stop` ends what the note lists.
 
-A process stands in it with its start time, so that a pid which was given to another one meanwhile is left alone. The
-folder is root's alone, since `stop_noted` ends what it finds there.
+A note holds each process with its start time, so that `demo --stop` spares another process that has got the same pid. Only
+root can write to the folder, because `stop_noted` ends what it finds there.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from l2overlay.testing.lab import Lab
 from l2overlay.testing.namespace import Namespace, end_known_processes, existing_namespaces, start_time_of
 
 NOTES = Path(os.environ.get("L2OVERLAY_DEMO_NOTES", "/run/l2overlay-demo"))
-"""The variable is for tests, which are not to stop the demo that somebody keeps running beside them."""
+"""Tests set the variable, so that they do not stop a demo that somebody keeps running beside them."""
 
 
 class Note:
@@ -27,7 +27,7 @@ class Note:
         self._kept = False
 
     def write(self) -> None:
-        """Write down what runs now."""
+        """Write a note of what runs now."""
         processes = [process.pid for namespace in self._lab.namespaces() for process in namespace.processes()]
         content = {
             "prefix": self._lab.prefix,
@@ -39,13 +39,13 @@ class Note:
         self.path.write_text(json.dumps(content))
 
     def keep(self) -> None:
-        """The lab goes on without this process, and so does the note."""
+        """Leave the lab and the note behind when this process ends."""
         self._kept = True
         self.write()
         self._lab.abandon()
 
     def remove(self) -> None:
-        """Nothing is left to stop."""
+        """Remove the note, unless the lab is kept."""
         if not self._kept:
             self.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -54,7 +54,7 @@ class Note:
 
 @contextlib.contextmanager
 def noted(lab: Lab) -> Iterator[Note]:
-    """A note for as long as the block lasts."""
+    """Keep a note about the lab while the block runs."""
     note = Note(lab)
     note.write()
     try:
@@ -64,7 +64,7 @@ def noted(lab: Lab) -> Iterator[Note]:
 
 
 def stop_noted() -> list[str]:
-    """End the demos that were left running or whose process was killed; their names. Others are left alone."""
+    """End the demos that were kept, or whose process was killed. Returns their names. Spares demos that still run."""
     stopped = []
     for path in sorted(NOTES.glob("*.json")):
         content = json.loads(path.read_text())

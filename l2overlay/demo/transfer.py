@@ -1,7 +1,7 @@
-"""One TCP stream between two guests, plain sockets: `python -m l2overlay.demo.transfer receive|send HOST PORT ...`.
+"""Sends one TCP stream between two guests: `python -m l2overlay.demo.transfer receive|send HOST PORT ...`.
 
-The stream is one block over and over, so that a known canary is in every part of it, and so that the receiver can
-compare all of it at the cost of a memcmp. Each side prints one line of JSON.
+The stream repeats one block, so that every part of it contains the canary, and so that the receiver can compare all of it at
+the cost of a memcmp. Each side prints one line of JSON.
 """
 
 import argparse
@@ -12,19 +12,19 @@ import time
 from typing import Any
 
 BLOCK_LEN = 1 << 18
-"""One recv and one send; a received part never reaches over two blocks' end."""
+"""The size of one recv and of one send. So a received part never spans more than two blocks."""
 LISTENING = "listening"
 PATIENCE = 20.0
-"""Seconds without a connection or a byte after which either side gives up."""
+"""Seconds without a connection or a byte, after which either side gives up."""
 
 
 def block_of(canary: bytes) -> bytes:
-    """What is sent over and over: the canary, repeated to about BLOCK_LEN."""
+    """The block that is sent repeatedly: copies of the canary, about BLOCK_LEN long."""
     return canary * (BLOCK_LEN // len(canary))
 
 
 def receive(host: str, port: int, canary: bytes) -> dict[str, Any]:
-    """Take one connection to its end; `intact` is whether it brought what `send` sends."""
+    """Receive one connection to its end. `intact` says whether all of it is what `send` sends."""
     with socket.create_server((host, port), family=family_of(host)) as server:
         server.settimeout(PATIENCE)
         say(LISTENING)
@@ -55,12 +55,12 @@ def send(host: str, port: int, canary: bytes, seconds: float, limit: int) -> dic
 
 
 def family_of(host: str) -> socket.AddressFamily:
-    """Of a numeric address."""
+    """The address family of a numeric address."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def say(line: str) -> None:
-    """A line that the other side of the pipe sees at once."""
+    """Print a line, and flush it so that the reader of the pipe gets it at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""l2overlay as a systemd service: the unit, and what keeps network managers away from our links.
+"""l2overlay as a systemd service: the unit, and files that keep network managers away from the node's links.
 
-The texts are files beside this module, so that the Debian package and `install-service` install the same ones.
+The files are beside this module, so that the Debian package and `install-service` install the same ones.
 """

@@ -1,7 +1,7 @@
-"""Installs the service of one segment: a plan of files first, then the files, then systemd.
+"""Installs the service of one segment: makes a plan of the files, writes them, and calls systemd.
 
-What a package has put below /usr/lib is used as it is; otherwise the unit goes to /etc/systemd/system, where an
-administrator's own units are. Nothing that a person wrote is overwritten: a unit without our first line is kept.
+If a package has put the unit below /usr/lib, that unit is used. Otherwise the unit goes to /etc/systemd/system, where an
+administrator's own units are. A file that a person wrote is never overwritten: it does not begin with OURS.
 """
 
 import os
@@ -18,9 +18,9 @@ USER = "l2overlay"
 UNIT = "l2overlay@.service"
 PACKAGED_UNITS = Path("/usr/lib/systemd/system")
 OURS = "# Written by 'l2overlay install-service'. For changes: systemctl edit l2overlay@SEGMENT\n"
-"""The first line of each file that we write, and by which we know it again."""
+"""The first line of each file that we write. We recognise our files by it."""
 COMMAND_TIME = 60.0
-"""Seconds that useradd or systemctl may take."""
+"""Most seconds that useradd or systemctl may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class ServiceFile:
 
 
 def text_of(name: str) -> str:
-    """A file beside this module."""
+    """The text of a file beside this module."""
     return resources.files("l2overlay.service").joinpath(name).read_text()
 
 
 def unit(program: str) -> str:
-    """The unit l2overlay@.service that starts `program`, an absolute path."""
+    """The text of the unit l2overlay@.service. `program` is the absolute path of the program that it starts."""
     return text_of(UNIT).replace("@PROGRAM@", program)
 
 
 def files(program: str, root: Path = Path("/")) -> list[ServiceFile]:
-    """What an installation into `root` writes: the unit if no package brings it, and one file for each network manager
-    that is there."""
+    """The files that an installation into `root` needs: the unit, unless a package brings it, and one file for each network
+    manager of the host."""
     return [ServiceFile(root / path, OURS + text) for path, text in _wanted(program, root)]
 
 
@@ -57,7 +57,7 @@ def _wanted(program: str, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def install(wanted: Sequence[ServiceFile]) -> list[Path]:
-    """Write the files that are missing or old, and return them. Raises HostSetupError, also for one that is not ours."""
+    """Write the files that are missing or old, and return their paths. Raises HostSetupError, also for a file of others."""
     stale = [file for file in wanted if _content(file.path) != file.text]
     for file in stale:
         content = _content(file.path)
@@ -84,7 +84,7 @@ def _content(path: Path) -> str | None:
 
 
 def has_user() -> bool:
-    """Whether the user of the service exists."""
+    """Whether the system user of the service exists."""
     import pwd
 
     try:
@@ -95,18 +95,18 @@ def has_user() -> bool:
 
 
 def make_user() -> None:
-    """A system user without a home and a shell. Raises HostSetupError."""
+    """Make the system user of the service, without a home or a shell. Raises HostSetupError."""
     run(["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/var/lib/l2overlay",
          "--shell", "/usr/sbin/nologin", "--comment", "l2overlay nodes", USER])  # fmt: skip
 
 
 def is_running_systemd() -> bool:
-    """sd_booted(3)."""
+    """Whether systemd runs this host, as sd_booted(3) tests it."""
     return Path("/run/systemd/system").is_dir()
 
 
 def run(argv: Sequence[str]) -> str:
-    """What a command prints. Raises HostSetupError with its last line."""
+    """Run a command, and return its output. Raises HostSetupError with the last line of the output if it fails."""
     if shutil.which(argv[0]) is None:
         raise HostSetupError(f"{argv[0]} is not installed")
     env = {**os.environ, "LC_ALL": "C"}

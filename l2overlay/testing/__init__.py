@@ -1,1 +1,1 @@
-"""Hosts as network namespaces, and what one looks at in them: shared by the demo, the tests and the benchmark."""
+"""Hosts as network namespaces, and tools that examine them. The demo, the tests and the benchmark use them."""

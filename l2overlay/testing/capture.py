@@ -1,8 +1,8 @@
-"""What a link carries, as tcpdump wrote it down, for as long as a `with` block lasts.
+"""Captures the frames of a link with tcpdump while a `with` block runs.
 
-The file is classic pcap (a 24-byte header, then 16 bytes before each frame), read here by hand: scapy stays
-out of the product. `-Z root` lets tcpdump write where the lab has its files; `--immediate-mode` hands over
-the last frames before it ends.
+The file is classic pcap: a 24-byte header, then 16 bytes before each frame. This module reads it itself, because the
+package does not import scapy. `-Z root` lets tcpdump write into the lab's folder. With `--immediate-mode` tcpdump gets the
+last frames before it ends.
 """
 
 import re
@@ -23,7 +23,7 @@ RECORD_HEADER = struct.Struct("<IIII")
 """seconds, microseconds, captured length, length on the wire"""
 START_TIMEOUT = 10.0
 BUFFER_KIB = 65536
-"""Kernel buffer: a gigabit burst of half a second before a frame is missed."""
+"""The kernel's buffer: it holds half a second of a gigabit link before a frame is lost."""
 
 
 class Capture:
@@ -32,7 +32,7 @@ class Capture:
     def __init__(self, namespace: Namespace, link: str, expression: str, path: Path) -> None:
         self.path = path
         self.dropped = 0
-        """Frames that the kernel could not hand to tcpdump; known after the block."""
+        """Frames that the kernel could not hand to tcpdump. Known after the block."""
         self._namespace = namespace
         self._argv = [
             *("tcpdump", "-i", link, "-U", "-n", "-s", "0", "-Z", "root", "--immediate-mode"),
@@ -61,16 +61,16 @@ class Capture:
         self.dropped = int(found[1]) if found else 0
 
     def frames(self) -> list[bytes]:
-        """Every captured frame, whole, from its destination address on."""
+        """All captured frames, each from its destination address on."""
         return list(read_pcap(self.path))
 
     def contains(self, canary: bytes) -> bool:
-        """Whether the bytes occur in a captured frame."""
+        """Whether the bytes occur in the capture file."""
         return canary in self.path.read_bytes()
 
 
 def read_pcap(path: Path) -> Iterator[bytes]:
-    """The frames of a little-endian pcap file; a record that is cut off at the end is left out."""
+    """The frames of a little-endian pcap file, without a record that is cut off at the end."""
     data = memoryview(path.read_bytes())
     if len(data) < PCAP_HEADER.size or PCAP_HEADER.unpack_from(data)[0] != PCAP_MAGIC:
         raise LabError(f"{path} is not a pcap file")

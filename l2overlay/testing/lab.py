@@ -15,8 +15,8 @@
         lab.wait_ready()
         assert lab.ping(g1, g2.ipv4, count=10).lost == 0
 
-Nothing outside the lab's own namespaces is touched but their creation and removal, and everything goes when
-the block is left: on an error, on Ctrl-C, SIGTERM or SIGHUP, and when the set-up itself fails half-way.
+A lab creates and removes its own namespaces, and changes nothing else on the machine. It removes everything when the block
+ends, also after an error, Ctrl-C, SIGTERM or SIGHUP, and when the set-up itself fails half-way.
 """
 
 import contextlib
@@ -70,18 +70,18 @@ __all__ = [
 
 Family = Literal[4, 6]
 READY_TIMEOUT = 20.0
-"""A cold start compiles the package's bytecode; a warm one is to be READY within 1.5 s."""
+"""Seconds. A cold start compiles the package's bytecode first; a warm start should take at most 1.5 s."""
 POLL_INTERVAL = 0.01
 PARALLEL_PINGS = 16
 MAX_NODES = 254
-"""One octet numbers hosts and guests in their addresses."""
+"""Hosts and guests are numbered by one octet of their addresses."""
 
 _lab_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class PingResult:
-    """What `ping` counted; times in seconds, None when nothing came back."""
+    """The counts of one `ping`. Times are seconds, None if no answer came."""
 
     sent: int
     received: int
@@ -97,13 +97,13 @@ class PingResult:
 
 
 class Host(Namespace):
-    """A machine on the underlay, `under0`; it may have a bridge, guests behind it, and a node."""
+    """A machine with the link `under0` on the underlay. It may have a bridge, guests behind the bridge, and a node."""
 
     def __init__(self, name: str, label: str, number: int) -> None:
         super().__init__(name)
         self.number = number
         self.label = label
-        """The node's name in peers.toml, and the host's port of the switch."""
+        """The node's name in peers.toml, and the name of the host's port of the switch."""
         self.ipv4 = f"10.77.0.{number}"
         self.ipv6 = f"fd77::{number:x}"
         self.bridge: str | None = None
@@ -117,7 +117,7 @@ class Host(Namespace):
 
 
 class Guest(Namespace):
-    """A station: a namespace with `eth0`, whose other end is a link of the host, named like the guest."""
+    """A station: a namespace with `eth0`. The other end of `eth0` is a link of the host with the guest's label."""
 
     def __init__(self, name: str, label: str, number: int, host: Host, mtu: int) -> None:
         super().__init__(name)
@@ -133,12 +133,12 @@ class Guest(Namespace):
         self.host.ip(f"link set {self.label} master {bridge}")
 
     def detach(self) -> None:
-        """Pull the plug."""
+        """Take the guest out of its bridge."""
         self.host.ip(f"link set {self.label} nomaster")
 
 
 class NodeProcess:
-    """A real `l2overlay join` in a host; its output goes to a file that an error shows."""
+    """A real `l2overlay join` in a host. Its output goes to a file, and errors show it."""
 
     def __init__(
         self, host: Host, peers_file: Path, key_file: Path, run_dir: Path, log: Path, *extra: str
@@ -155,7 +155,7 @@ class NodeProcess:
 
     @property
     def pid(self) -> int:
-        """Of the node itself: `ip netns exec` becomes the program that it starts."""
+        """The pid of the node itself, because `ip netns exec` becomes the program that it starts."""
         return self.process.pid
 
     def output(self) -> str:
@@ -163,11 +163,11 @@ class NodeProcess:
         return self.log.read_text(errors="replace")
 
     def ready_line(self) -> str | None:
-        """The line that begins with READY, once it is there."""
+        """The line that begins with READY, or None if it has not come yet."""
         return next((line for line in self.output().splitlines() if line.startswith("READY")), None)
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> float:
-        """Wait for READY and return the seconds since the start; a LabError shows the node's output."""
+        """Wait for READY, and return the seconds since the start. A LabError shows the node's output."""
         deadline = time.monotonic() + timeout
         while self.ready_line() is None:
             if self.process.poll() is not None:
@@ -182,13 +182,13 @@ class NodeProcess:
         return time.monotonic() - self.started_time
 
     def ask(self, verb: str, *extra: str, timeout: float = 10.0) -> Any:
-        """`l2overlay VERB --json` to this node, parsed."""
+        """Run `l2overlay VERB --json` for this node, and parse its output."""
         argv = [sys.executable, "-m", "l2overlay", verb, "--json", "--run-dir", str(self.run_dir), *extra]
         env = [f"{name}={value}" for name, value in child_environment().items() if name.startswith("PYTHON")]
         return json.loads(self.host.run(["env", *env, *argv], timeout=timeout).stdout)
 
     def terminate(self, timeout: float = 5.0) -> int:
-        """SIGTERM, and wait; the exit code. LabError when it does not end (then it is killed)."""
+        """Send SIGTERM, and return the exit code. If the node does not end, kill it and raise LabError."""
         signal_group(self.process, signal.SIGTERM)
         try:
             return self.process.wait(timeout)
@@ -199,7 +199,7 @@ class NodeProcess:
             ) from None
 
     def kill(self) -> None:
-        """SIGKILL, and wait: what a crash leaves behind."""
+        """Send SIGKILL, and wait. The node leaves behind what a crash would leave."""
         signal_group(self.process, signal.SIGKILL)
         self.process.wait()
 
@@ -215,7 +215,7 @@ class NodeProcess:
 
 
 class Lab:
-    """All namespaces, processes and files of one set-up; see the head of this file."""
+    """All namespaces, processes and files of one set-up. The head of this file shows an example."""
 
     def __init__(self, segment: str = "lab") -> None:
         self.segment = segment
@@ -246,7 +246,7 @@ class Lab:
     def add_underlay(
         self, hosts: int, mtu: int = 1500, host_mtus: Sequence[int] = (), names: Sequence[str] = ()
     ) -> list[Host]:
-        """Make hosts on one switch and return them; `host_mtus` and `names` are for the first ones (else `mtu`, hN)."""
+        """Make hosts on one switch. `host_mtus` and `names` are those of the first ones; the others get `mtu` and hN."""
         first = len(self.hosts) + 1
         if first + hosts > MAX_NODES + 1:
             raise LabError(f"a lab has at most {MAX_NODES} hosts")
@@ -264,11 +264,11 @@ class Lab:
         return new
 
     def add_host(self, mtu: int = 1500) -> Host:
-        """One more host on the underlay."""
+        """Add one more host to the underlay."""
         return self.add_underlay(1, mtu)[0]
 
     def add_bridge(self, host: Host, name: str | None = None) -> str:
-        """A bridge that exists before the node comes; by default it is the one that the node will adopt."""
+        """Make a bridge before the node starts. By default it has the name that the node adopts."""
         host.bridge = name or f"br-{self.segment}"
         host.ip(
             f"link add {host.bridge} type bridge forward_delay 0 mcast_snooping 0",
@@ -279,7 +279,7 @@ class Lab:
     def add_guest(
         self, host: Host, label: str | None = None, *, mtu: int = 1500, attach: bool = True
     ) -> Guest:
-        """A station in the host's bridge (made when missing), or in none until `Guest.attach`."""
+        """Make a station in the host's bridge, which is made if missing. Without `attach` it is in no bridge yet."""
         number = len(self.guests) + 1
         guest = Guest(f"{self.prefix}-{label or f'g{number}'}", label or f"g{number}", number, host, mtu)
         self._create([guest])
@@ -305,7 +305,7 @@ class Lab:
         return self._switch
 
     def _create(self, namespaces: Sequence[Namespace]) -> None:
-        """Make them in one call; whatever fails, the lab knows their names and removes them."""
+        """Make namespaces in one call. If this fails, the lab knows their names and removes them."""
         self._others += [n for n in namespaces if n not in self._others]
         run_command(["ip", "-batch", "-"], stdin="".join(f"netns add {n.name}\n" for n in namespaces))
         for namespace in namespaces:
@@ -323,9 +323,9 @@ class Lab:
         stanza: str = "",
         name: str = "peers.toml",
     ) -> Path:
-        """Write the segment's file: a stanza with endpoint for each host (all of the lab by default).
+        """Write the segment's file, with a stanza and an endpoint for each host (by default for all of the lab).
 
-        `segment` and `stanza` are lines of TOML added to `[segment]` and to every `[[peers]]`.
+        `segment` is added as lines of TOML to `[segment]`, `stanza` to every `[[peers]]`.
         """
         lines = ["[segment]", f'name = "{self.segment}"', segment]
         for host in self.hosts if hosts is None else hosts:
@@ -343,7 +343,7 @@ class Lab:
         return path
 
     def key_file(self, host: Host) -> Path:
-        """Where the host's private key lies, 0600."""
+        """The file with the host's private key, mode 0600."""
         return self.folder / f"{host.label}.key"
 
     def run_dir(self, host: Host) -> Path:
@@ -353,7 +353,7 @@ class Lab:
     def start_node(
         self, host: Host, *extra: str, peers_file: Path | None = None, key_file: Path | None = None
     ) -> NodeProcess:
-        """Start `l2overlay join` in the host with `extra` arguments; does not wait for READY."""
+        """Start `l2overlay join` in the host with `extra` arguments. Does not wait for READY."""
         peers = peers_file or self.peers_file or self.write_peers_toml()
         log = self.folder / f"join-{host.label}-{next(self._files)}.log"
         node = NodeProcess(host, peers, key_file or self.key_file(host), self.run_dir(host), log, *extra)
@@ -361,13 +361,13 @@ class Lab:
         return node
 
     def start_nodes(self, *extra: str) -> list[NodeProcess]:
-        """Start a node on every host and wait until all are READY."""
+        """Start a node on every host, and wait until all are READY."""
         nodes = [self.start_node(host, *extra) for host in self.hosts]
         self.wait_ready()
         return nodes
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> list[float]:
-        """Wait for READY of every node that runs; seconds each took."""
+        """Wait until every running node is READY. Returns the seconds that each took."""
         return [
             node.wait_ready(timeout)
             for node in self.nodes
@@ -391,7 +391,7 @@ class Lab:
         size: int = 56,
         wait: float = 1.0,
     ) -> PingResult:
-        """Echo requests from `guest`; `size` is the ICMP payload, `wait` the patience for the last answer."""
+        """Send echo requests from `guest`. `size` is the ICMP payload, `wait` how long to wait for the last answer."""
         argv = [
             "ping",
             "-n",
@@ -412,7 +412,7 @@ class Lab:
     def ping_matrix(
         self, guests: Sequence[Guest] | None = None, count: int = 3, families: Iterable[Family] = (4, 6)
     ) -> dict[tuple[str, str, Family], PingResult]:
-        """Every guest to every other one, in parallel; by (from, to, family)."""
+        """Ping from every guest to every other one, in parallel. Results are by (from, to, family)."""
         chosen = self.guests if guests is None else guests
         pairs = [(a, b, family) for family in families for a in chosen for b in chosen if a is not b]
         with ThreadPoolExecutor(PARALLEL_PINGS) as pool:
@@ -423,28 +423,28 @@ class Lab:
             }
 
     def capture(self, namespace: Namespace, link: str, expression: str = "") -> Capture:
-        """Frames of a link during a `with` block; `expression` is tcpdump's (pcap-filter(7))."""
+        """Capture the frames of a link during a `with` block. `expression` is one of pcap-filter(7)."""
         return Capture(namespace, link, expression, self.folder / f"capture-{next(self._files)}.pcap")
 
     def snapshot(self, namespace: Namespace) -> Snapshot:
-        """The namespace's state and, of a host, its node's run directory; compare two with `differences`."""
+        """The state of a namespace and, if it is a host, of its node's run directory. Compare two with `differences`."""
         folders = [self.run_dir(namespace)] if isinstance(namespace, Host) else []
         return take_snapshot(namespace, *folders)
 
     # The end
 
     def namespaces(self) -> list[Namespace]:
-        """Everything that the lab made, guests before hosts before the switch."""
+        """All namespaces of the lab: first guests, then hosts, then the switch."""
         named = [*self.guests, *self.hosts]
         return [*named, *(n for n in self._others if n not in named)]
 
     def stop_nodes(self) -> list[int]:
-        """SIGTERM to all nodes at once; their exit codes."""
+        """Send SIGTERM to all nodes at once. Returns their exit codes."""
         stop_processes([node.process for node in self.nodes])
         return [node.process.returncode for node in self.nodes]
 
     def close(self) -> None:
-        """Stop every process, remove every namespace and file. A second Ctrl-C does not cut this short."""
+        """Stop all processes, and remove all namespaces and files. A second Ctrl-C does not interrupt this."""
         if self._abandoned:
             self._restore_signals()
             return
@@ -458,7 +458,7 @@ class Lab:
             raise LabError("; ".join(problems))
 
     def abandon(self) -> None:
-        """Leave everything running when the block ends; whoever calls this sees to its end."""
+        """Leave everything running when the block ends. The caller must end it later."""
         self._abandoned = True
 
     def left_behind(self) -> list[str]:
@@ -466,7 +466,7 @@ class Lab:
         return [name for name in existing_namespaces() if name.startswith(f"{self.prefix}-")]
 
     def _end_by_signal_cleanly(self) -> None:
-        """SIGTERM and SIGHUP become SystemExit, so that the block is left like on Ctrl-C."""
+        """Turn SIGTERM and SIGHUP into SystemExit, so that the block ends as it does on Ctrl-C."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
                 self._old_signals[number] = signal.signal(number, _exit_by_signal)
@@ -489,7 +489,7 @@ class Lab:
 
 
 def child_environment() -> dict[str, str]:
-    """Ours, and the same l2overlay as ours, with output that is not held back."""
+    """Our environment, for a child that imports the same l2overlay and does not buffer its output."""
     package_parent = str(Path(l2overlay.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

@@ -1,7 +1,7 @@
 """One network namespace, and the processes that were started in it.
 
-Everything goes through `ip` (iproute2): `ip netns exec` to run a program inside, `ip -n NAME -batch -` to set
-links up in one call. Python 3.11 has no os.setns, and `ip netns exec` also gives the program its own /sys.
+This module uses `ip` (iproute2) for everything: `ip netns exec` runs a program inside, and `ip -n NAME -batch -` sets up
+links in one call. Python 3.11 has no os.setns, and `ip netns exec` also gives the program its own /sys.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from l2overlay.errors import L2OverlayError
 
 DEFAULT_TIMEOUT = 30.0
 STOP_TIMEOUT = 3.0
-"""Seconds between SIGTERM and SIGKILL; a node promises to be gone within 2."""
+"""Seconds between SIGTERM and SIGKILL. A node ends within 2 s."""
 
 
 class LabError(L2OverlayError):
-    """A command of the lab failed, or something in it did not come up in time."""
+    """A command of the lab failed, or a program in it was not ready in time."""
 
 
 def run_command(
     argv: Sequence[str], *, check: bool = True, timeout: float = DEFAULT_TIMEOUT, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; with `check` a failure is a LabError that tells what the program said."""
+    """Run a program to its end. With `check`, raise LabError with its output if it fails."""
     try:
         done = subprocess.run(
             argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
@@ -44,21 +44,21 @@ def run_command(
 
 
 def root_is_mount_point() -> bool:
-    """Whether `ip netns exec` can make the mounts below `/` its own (mount --make-rslave /); not so in a bare chroot."""
+    """Whether `ip netns exec` can make the mounts below `/` private (mount --make-rslave /). In a bare chroot it cannot."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
-        return True  # without /proc other things fail first, and say so
+        return True  # without /proc, something else fails first, with a clear message
     return any(mount.split()[4] == "/" for mount in mounts)
 
 
 def existing_namespaces() -> list[str]:
-    """The names `ip netns` knows on this machine."""
+    """The names of all namespaces that `ip netns` knows on this machine."""
     return [line.split()[0] for line in run_command(["ip", "netns", "list"]).stdout.splitlines() if line]
 
 
 def start_time_of(pid: int) -> int | None:
-    """When the process started, in ticks since boot (proc(5)): with it a pid names one process only."""
+    """When the process started, in ticks since boot (proc(5)). A pid with its start time identifies one process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -68,14 +68,14 @@ def start_time_of(pid: int) -> int | None:
 
 
 def signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Signal a process that leads its own group, and what it started."""
+    """Signal a process that leads its own group, and its children in that group."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
 
 
 def stop_processes(processes: Sequence[subprocess.Popen[str]], timeout: float = STOP_TIMEOUT) -> None:
-    """SIGTERM to all of them, then SIGKILL to those that are still there after `timeout`; all are reaped."""
+    """Send SIGTERM to all, then SIGKILL to those that still run after `timeout`. Waits for all of them."""
     for process in processes:
         signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + timeout
@@ -91,7 +91,7 @@ def stop_processes(processes: Sequence[subprocess.Popen[str]], timeout: float = 
 
 
 def end_known_processes(known: Sequence[tuple[int, int | None]], timeout: float = STOP_TIMEOUT) -> None:
-    """SIGTERM, later SIGKILL, to processes that are not our children; one that is not the same any more is left alone."""
+    """End processes that are not our children by SIGTERM, later SIGKILL. Spares a pid whose start time has changed."""
     alive = list(known)
     for number in (signal.SIGTERM, signal.SIGKILL):
         alive = [
@@ -106,7 +106,7 @@ def end_known_processes(known: Sequence[tuple[int, int | None]], timeout: float 
 
 
 class Namespace:
-    """A network namespace by its name; it exists from `create` to `delete`."""
+    """A network namespace. It exists from `create` to `delete`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -116,19 +116,19 @@ class Namespace:
         return f"<{type(self).__name__} {self.name}>"
 
     def create(self) -> None:
-        """Make the namespace and set up what every one of ours needs."""
+        """Make the namespace, and prepare it."""
         run_command(["ip", "netns", "add", self.name])
         self.prepare()
 
     def prepare(self) -> None:
-        """Loopback up; no duplicate address detection, which keeps an IPv6 address unusable for a second."""
+        """Set loopback up, and turn off duplicate address detection, which makes an IPv6 address wait for a second."""
         self.ip("link set lo up")
         self.run(
             ["sh", "-c", "for d in all default; do echo 0 > /proc/sys/net/ipv6/conf/$d/accept_dad; done"]
         )
 
     def argv(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs `argv` inside."""
+        """The command line that runs `argv` in the namespace."""
         return ["ip", "netns", "exec", self.name, *argv]
 
     def run(
@@ -138,7 +138,7 @@ class Namespace:
         timeout: float = DEFAULT_TIMEOUT,
         stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program inside to its end and return its output as text."""
+        """Run a program in the namespace to its end. Its output is text."""
         return run_command(self.argv(argv), check=check, timeout=timeout, stdin=stdin)
 
     def popen(
@@ -150,7 +150,7 @@ class Namespace:
         stderr: int | IO[bytes] | None = subprocess.STDOUT,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a program inside, as leader of its own process group; `delete` ends it at the latest."""
+        """Start a program in the namespace, as leader of its own process group. `delete` ends it if it still runs."""
         process = subprocess.Popen(
             self.argv(argv),
             stdin=stdin,
@@ -165,19 +165,19 @@ class Namespace:
         return process
 
     def ip(self, *lines: str) -> None:
-        """Run `ip` command lines inside, in one call: `ns.ip("link set lo up", "link del a")`."""
+        """Run `ip` commands in the namespace, all in one call: `ns.ip("link set lo up", "link del a")`."""
         run_command(["ip", "-n", self.name, "-batch", "-"], stdin="\n".join(lines) + "\n")
 
     def processes(self) -> list[subprocess.Popen[str]]:
-        """Those that were started through `popen` and still run."""
+        """The processes that `popen` started and that still run."""
         return [p for p in self._processes if p.poll() is None]
 
     def pids(self) -> list[int]:
-        """Every process that lives in the namespace, whoever started it."""
+        """All processes in the namespace, whoever started them."""
         return [int(pid) for pid in run_command(["ip", "netns", "pids", self.name]).stdout.split()]
 
     def stop_processes(self, timeout: float = STOP_TIMEOUT) -> None:
-        """End what was started through `popen`, by pid, and nothing else."""
+        """End the processes that `popen` started, by pid, and no others."""
         processes, self._processes = self._processes, []
         stop_processes(processes, timeout)
 
@@ -186,7 +186,7 @@ class Namespace:
         return Path("/run/netns", self.name).exists()
 
     def delete(self) -> None:
-        """Stop our processes and remove the namespace with its links; harmless when it is gone already."""
+        """Stop our processes, and remove the namespace with its links. Does nothing if the namespace no longer exists."""
         self.stop_processes()
         if self.exists():
             run_command(["ip", "netns", "del", self.name])

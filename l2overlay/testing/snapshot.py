@@ -1,7 +1,7 @@
-"""What a node could have changed on its host, as comparable text: to prove that leaving undoes all of it.
+"""The state of a host as comparable text, to prove that `leave` undoes all changes of a node.
 
-Left out is what changes by itself: addresses that a bridge learned, counters, timers, the number of
-connections, and `operstate`, which the kernel sets up to a second after the link's flags.
+A snapshot omits what changes by itself: addresses that a bridge has learned, counters, timers, the number of connections,
+and `operstate`, which the kernel sets up to a second after the link's flags.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from l2overlay.testing.namespace import Namespace
 
 Snapshot = Mapping[str, tuple[str, ...]]
-"""Lines by the command or folder they come from."""
+"""Lines, by the command or folder that they come from."""
 
 VOLATILE_FIELD = re.compile(r"operstate|_timer$|^(rx|tx)_")
 VOLATILE_SYSCTL = re.compile(r"nf_conntrack_(count|buckets)|/random|stat")
@@ -21,7 +21,7 @@ READ_SYSCTLS = "find /proc/sys/net -type f -perm -u=r -print0 | xargs -0 grep -s
 
 
 def take_snapshot(namespace: Namespace, *folders: Path) -> Snapshot:
-    """Links, addresses, routes, rules, static FDB entries and sysctls, and the files below `folders`."""
+    """Read links, addresses, routes, rules, static FDB entries, sysctls, and the files below `folders`."""
     return {
         "ip link": _link_lines(namespace, ["ip", "-j", "-d", "link"]),
         "ip addr": _link_lines(namespace, ["ip", "-j", "addr"]),
@@ -42,7 +42,7 @@ def take_snapshot(namespace: Namespace, *folders: Path) -> Snapshot:
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
-    """One line for every line that came or went; empty when nothing is left and nothing is missing."""
+    """One line for each line that is new or gone. Empty if the snapshots are equal."""
     found = []
     for source in before:
         gone, new = set(before[source]) - set(after[source]), set(after[source]) - set(before[source])
@@ -52,7 +52,7 @@ def differences(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def _link_lines(namespace: Namespace, argv: list[str]) -> tuple[str, ...]:
-    """One line for each field of each link, `br-lab linkinfo.info_data.ageing_time=30000`."""
+    """One line for each field of each link, such as `br-lab linkinfo.info_data.ageing_time=30000`."""
     entries: list[dict[str, Any]] = json.loads(namespace.run(argv).stdout or "[]")
     return tuple(sorted(f"{e['ifname']} {field}" for e in entries if e for field in _fields("", e)))
 
