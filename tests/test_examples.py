@@ -98,3 +98,20 @@ def test_the_cni_plugin_adds_and_deletes_by_what_attach_prints(tmp_path: Path) -
     assert "3 packets transmitted, 3 received, 0% packet loss" in seen
     assert "ports after DEL: [0, 0]" in seen
     assert "exit codes: [0, 0]" in seen
+
+
+@pytest.mark.host
+@pytest.mark.slow
+def test_containers_of_two_docker_engines_ping_each_other(tmp_path: Path) -> None:
+    if not Path("/usr/sbin/dockerd").exists():
+        pytest.skip("no Docker engine here (Debian's docker.io is not among what `make test` installs)")
+    require("/bin/busybox")
+    done = run_example(EXAMPLES / "docker" / "run.py", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = (tmp_path / "seen.txt").read_text()
+    assert "--ip-range 10.9.0.32/27" in seen
+    assert "inet 10.9.0.33/24" in seen
+    assert "3 packets transmitted, 3 packets received" in seen
+    bridge = seen.partition("--- the bridge of h1")[2]
+    assert bridge.count("inet ") == 1  # the host's own address, and no gateway of Docker's
+    assert "after `network rm`: still there" in bridge
