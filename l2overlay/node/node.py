@@ -231,7 +231,7 @@ class Node:
             self.udp,
             self.clock,
             tell=self._tell,
-            tap_lost=self._tap_lost,
+            tap_lost=lambda error: self.keeper.tap_lost(error),  # noqa: PLW0108 - made later
             too_long=self.routes.link_refused_size,
             timer_moved=self._timer_moved,
             rehearse=self._prepare_rehearsal(),
@@ -256,13 +256,17 @@ class Node:
             self.keeper.reconfigure,
         )
         self.filter.configure(self.config)
+        self._set_up_what_follows(nursery)
+
+    def _set_up_what_follows(self, nursery: trio.Nursery) -> None:
+        """All that reacts to the overlay, the pump and the host."""
         self.refused_ports = RefusedPorts(nursery, self.clock)
-        self.resolver = Resolver(nursery, self._set_endpoint, environment.lookup)
-        self.floods = FloodWatch(self._overlay, lambda: self.udp, self.pump, self.journal, self.clock)
-        self.arrival = Arrival(self.current, environment, self._overlay, self.journal, self.why_down)
+        self.resolver = Resolver(nursery, self._set_endpoint, self.environment.lookup)
+        self.floods = FloodWatch(self.overlay, lambda: self.udp, self.pump, self.journal, self.clock)
+        self.arrival = Arrival(self.current, self.environment, self.overlay, self.journal, self.why_down)
         self.reactions = Reactions(
-            environment,
-            self._overlay,
+            self.environment,
+            self.overlay,
             self.routes,
             self.refused_ports,
             self.resolver,
@@ -271,8 +275,8 @@ class Node:
         )
         self.follower = Follower(
             self.current,
-            environment,
-            self._overlay,
+            self.environment,
+            self.overlay,
             self.pump,
             self.keeper,
             self.filter,
@@ -281,7 +285,8 @@ class Node:
             self._fail,
         )
         self._control = self._open_control()
-        self.pump.attach_tap(environment.side.tap)
+        self.pump.attach_tap(self.environment.side.tap)
+        assert self._stamps is not None
         self._stamps.note()
 
     def _wall_clock(self) -> float:
@@ -397,9 +402,6 @@ class Node:
 
     def _tell(self, event: Event) -> None:
         self.reactions.to(event)
-
-    def _tap_lost(self, error: OSError) -> None:
-        self.keeper.tap_lost(error)
 
     def _timer_moved(self, due: float) -> None:
         self._timer.moved(due)
