@@ -77,7 +77,7 @@ class Mate:
 
 
 class LoopGuard:
-    """One node's. `enabled` may change at any time; what peers tell is kept all the same."""
+    """The loop guard of one node. `enabled` may change at any time. What peers tell is kept even while it is off."""
 
     def __init__(self, own: PeerKey, key: bytes, now: float, *, enabled: bool) -> None:
         """`key` is 32 unpredictable bytes."""

@@ -69,7 +69,7 @@ class StormStatus:
 
 
 class Protection:
-    """One node's. `counters_of` gives the counters of a port."""
+    """The protection of one node. `counters_of` returns the counters of a port."""
 
     def __init__(self, own: PeerKey, key: bytes, counters_of: Callable[[Port], Counters], now: float) -> None:
         self.guards: Guards | None = None

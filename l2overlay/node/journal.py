@@ -1,7 +1,7 @@
 """What happened, told three ways: a line on stdout (journald's habit), a ring of recent events, and live followers.
 
 Nothing here waits. A line that stdout does not take at once is lost and counted, a kind of event that comes faster
-than a person can read is summed up, a follower that does not keep up is let go with a word.
+than a person can read is summed up, a client that does not keep up is disconnected with an error.
 """
 
 import os
