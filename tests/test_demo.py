@@ -141,7 +141,7 @@ def test_stop_leaves_a_demo_in_progress_alone() -> None:
         while "READY" not in process.stdout.readline():
             pass
         assert run_verb("--stop").stdout == "no demo is running\n"
-        assert "all as promised" in process.communicate(timeout=60)[0]
+        assert "everything works as promised" in process.communicate(timeout=60)[0]
 
 
 def test_without_root_it_names_the_command_to_run(

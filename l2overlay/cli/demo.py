@@ -81,7 +81,9 @@ def run_told(args: argparse.Namespace) -> int:
     """Print each step as it happens."""
     started_time = time.monotonic()
     failures: list[str] = []
-    print(f"{args.hosts} hosts, one segment, each frame between them in encrypted UDP\n")
+    print(
+        f"{args.hosts} hosts (network namespaces) in one segment; frames between them travel in encrypted UDP\n"
+    )
     print(*drawing(args.hosts), "", sep="\n")
     with closing(run_demo(args.hosts, args.keep)) as steps:
         for step in steps:
@@ -91,7 +93,11 @@ def run_told(args: argparse.Namespace) -> int:
             for failure in step.failures:
                 print_error(f"    FAILED: {failure}")
             failures += step.failures
-    print(paint(f"{len(failures)} FAILED", "red") if failures else paint("all as promised", "green"))
+    print(
+        paint(f"{len(failures)} FAILED", "red")
+        if failures
+        else paint("everything works as promised", "green")
+    )
     return ExitCode.RUNTIME if failures else ExitCode.OK
 
 
@@ -104,32 +110,30 @@ def lines_about(step: Step) -> list[str]:
             ]
         case Joined():
             return [
-                f"nodes are READY, the slowest after {max(step.seconds.values()):.2f} s",
+                f"all nodes are READY, the slowest after {max(step.seconds.values()):.2f} s",
                 *joined_lines(step),
             ]
         case Pinged():
-            return [f"ping, every guest to every other one: {pinged_total(step)}", *pinged_lines(step)]
+            return [f"every guest has pinged every other one: {pinged_total(step)}", *pinged_lines(step)]
         case Carried():
             return [carried_line(step)]
         case Learned():
-            return ["where each node has learned that the stations are", *learned_lines(step)]
+            return ["each node has learned where the guests are", *learned_lines(step)]
         case Overheard():
             return [
-                f"a stream full of {step.canary!r}, as someone on the link sees it",
+                f"a stream that repeats {step.canary!r}, as an eavesdropper sees it",
                 *overheard_lines(step),
             ]
         case Stopped():
             return [f"nodes ended {step.seconds:.2f} s after SIGTERM", *stopped_lines(step)]
         case Kept():
-            return ["left running", *kept_lines(step)]
+            return ["the demo goes on", *kept_lines(step)]
     raise L2OverlayError(f"a step without words: {step}")
 
 
 def carried_line(step: Carried) -> str:
     rate = f"{step.bits_per_second / 1e9:.2f} Gbit/s ({step.bytes / 1e6:.0f} MB in {step.seconds:.1f} s)"
-    return (
-        f"TCP from {step.sender} to {step.receiver}: {rate}, {'byte for byte' if step.intact else 'DAMAGED'}"
-    )
+    return f"TCP from {step.sender} to {step.receiver}: {rate}, {'intact' if step.intact else 'DAMAGED'}"
 
 
 def joined_lines(step: Joined) -> Iterator[str]:
@@ -173,14 +177,15 @@ def overheard_lines(step: Overheard) -> Iterator[str]:
             f"{name + ':':<22}{seen['canary_frames']:>6} of {seen['frames']:>6} frames contain it "
             f"({seen['total_size'] / 1e6:.1f} MB)"
         )
-    yield f"there the commonest byte value is {step.underlay['commonest_byte']:.2%} of all (noise: 0.39 %); a datagram:"
+    yield f"of the bytes on the underlay {step.underlay['commonest_byte']:.2%} have the commonest value (noise: 0.39 %)"
+    yield "the first bytes of a datagram there:"
     yield bytes.fromhex(step.underlay["sample"])[:32].hex(" ")
 
 
 def stopped_lines(step: Stopped) -> Iterator[str]:
     if not step.failures:
-        yield "each host is as it was before (links, addresses, routes, sysctls, rules, files); namespaces, processes"
-        yield "and files of the demo are gone"
+        yield "each host is as it was before (links, addresses, routes, sysctls, rules, files);"
+        yield "the namespaces, processes and files of the demo are gone"
 
 
 def kept_lines(step: Kept) -> Iterator[str]:
