@@ -64,7 +64,7 @@ def make(lab: Lab, node: NodeProcess, name: str) -> Container:
     basis = f"lxc.uts.name = {name}\nlxc.rootfs.path = dir:{folder}/rootfs\nlxc.mount.auto = proc:rw sys:ro\n"
     lines = told["steps"][0]["text"]
     (folder / "config").write_text(basis + lines)
-    return Container(node, folder, name, lines, told["slice"]["first"])
+    return Container(node, folder, name, lines, told["address"].partition("/")[0])
 
 
 def serve(files: Container, payload: bytes) -> subprocess.Popen[str]:

@@ -56,6 +56,8 @@ class Guest:
     """Who runs the VM; empty for root."""
     slice: AddressSlice | None = None
     """The addresses that this host may hand out; None if the segment has no IPv4 subnet."""
+    address: str = ""
+    """For a guest that is told its address: `10.9.0.50/24`; empty if there is none to give."""
     gateway: IPv4Address | None = None
     """Where guests send what leaves the segment, if the caller named one."""
     tap: TapOf = TapOf.NOBODY
@@ -67,8 +69,3 @@ class Guest:
     @property
     def subnet(self) -> IPv4Network | None:
         return self.slice.subnet if self.slice is not None else None
-
-    @property
-    def address(self) -> str:
-        """The first address of the slice as `10.9.0.33/24`; empty without a slice."""
-        return f"{self.slice.first}/{self.slice.subnet.prefixlen}" if self.slice is not None else ""

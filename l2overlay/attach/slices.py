@@ -4,8 +4,12 @@ Docker, podman and the CNI plugin `host-local` hand out addresses without asking
 equal slices. Those that contain a configured address of any host are left to the hosts; the others go to the hosts in the
 order of peers.toml. The same peers.toml gives the same slices on every host. A host that is added at the end of the file
 gets a slice of its own, and the others keep theirs while there are free slices left.
+
+A guest that is told its address (LXC, systemd-nspawn, a namespace) gets it from the upper half of the slice, because a program
+that hands out addresses does not know of it.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -20,25 +24,37 @@ MAX_PREFIX = 30
 
 @dataclass(frozen=True, slots=True)
 class AddressSlice:
-    """The addresses of one host in the subnet of the segment."""
+    """The addresses of one host in the subnet of the segment: one half for programs that hand out, one for static ones."""
 
     subnet: IPv4Network
     part: IPv4Network
 
     @property
+    def pool(self) -> IPv4Network:
+        """The lower half, for programs that hand out addresses."""
+        return next(self.part.subnets())
+
+    @property
     def gateway(self) -> IPv4Address:
-        """The address that no guest gets. Docker wants to be told a gateway; nothing has this address."""
-        return self.part[0] if self.part[0] != self.subnet[0] else self.part[1]
+        """An address of the pool that no guest gets. Docker wants to be told a gateway; nothing has this address."""
+        return self.pool[0]
 
     @property
     def first(self) -> IPv4Address:
-        """The first address for a guest."""
-        return self.gateway + 1
+        """The first address of the pool for a guest."""
+        return self.pool[1]
 
     @property
     def last(self) -> IPv4Address:
-        """The last one. The broadcast address of the subnet is not among them."""
-        return self.part[-1] if self.part[-1] != self.subnet[-1] else self.part[-2]
+        """The last address of the pool."""
+        return self.pool[-1]
+
+    def static(self, guest: str) -> IPv4Address:
+        """An address of the upper half for a guest that is told its own. Two names can share one, by chance."""
+        _, half = self.part.subnets()
+        count = half.num_addresses - (half[-1] == self.subnet[-1])  # the broadcast address is none
+        digest = hashlib.blake2s(guest.encode(), person=b"l2o addr").digest()
+        return half[int.from_bytes(digest, "big") % count]
 
 
 def own_slice(

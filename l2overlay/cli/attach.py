@@ -37,11 +37,16 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "l2overlay attach",
     "l2overlay attach docker",
-    "l2overlay attach netns web --create --address 10.9.0.33/24",
+    "l2overlay attach netns web --create --address 10.9.0.50/24",
     "l2overlay attach tap vm1 --user alice",
     "l2overlay attach qemu vm1 --user alice",
 )
-ONLY_FOR = {"create": ("netns",), "address": ("netns",), "link": ("netns",), "inside": ("netns",)}
+ONLY_FOR = {
+    "create": ("netns",),
+    "address": ("netns", "lxc", "nspawn", "podman", "multus", "containerlab"),
+    "link": ("netns",),
+    "inside": ("netns",),
+}
 """Options that only some tools take."""
 TUN = Path("/dev/net/tun")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -67,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gateway", type=_gateway, metavar="ADDRESS", help="the segment's router, if it has one"
     )
     parser.add_argument("--create", action="store_true", help="netns: make the namespace if it is missing")
-    parser.add_argument("--address", type=_address, metavar="A/LEN", help="netns: an address inside")
+    parser.add_argument(
+        "--address", type=_address, metavar="A/LEN", help="an address for the guest, where it is told one"
+    )
     parser.add_argument("--link", metavar="LINK", help="netns: the name of the end in the bridge (veth-NAME)")
     parser.add_argument("--inside", metavar="LINK", help=f"netns: the name of the end inside ({INSIDE})")
     output.add_json_option(parser)
@@ -114,7 +121,7 @@ def _refuse_mixture(tool: Tool, args: argparse.Namespace) -> None:
         raise UsageError(
             f"l2overlay attach: --apply makes a TAP, and {tool.name} needs none: run what 'attach {tool.name}' prints"
         )
-    if tool.name == "netns" and args.name is None and (args.create or args.address or args.link):
+    if tool.name == "netns" and args.name is None and (args.create or args.link):
         raise UsageError("l2overlay attach netns: which namespace? NAME comes after `netns`")
     if args.name is not None and not _NAME.fullmatch(args.name):
         raise UsageError(
@@ -207,11 +214,12 @@ def _guest(tool: Tool, segment: Segment, args: argparse.Namespace, host: "HostVi
         raise UsageError(f"the gateway {args.gateway} is not in {part.subnet}")
     if args.address:
         require_own_address(segment, args.address)
+    address = args.address or (f"{part.static(name)}/{part.subnet.prefixlen}" if part is not None else "")
     mac = free_mac(segment.key, segment.name, name, segment.stations)
     tap = _whose_tap(name, segment, host) if tool.makes_tap else TapOf.NOBODY
     if tool.makes_tap and tap is TapOf.NOBODY:
         require_free(name, host, f"l2overlay attach {tool.name} NAME")
-    return Guest(name, mac, _user(args.user), part, args.gateway, tap)
+    return Guest(name, mac, _user(args.user), part, address, args.gateway, tap)
 
 
 def _free_name(tool: Tool, host: "HostView") -> str:
@@ -356,11 +364,13 @@ def _print_recipe(
         data = _head_data(tool, segment, guest) | _recipe_data(tool, recipe, version)
         output.print_json("attach/1", data | {"notes": notes, "changed": bool(made)})
         return
-    head = [f"{tool.title} joins {segment.name}: bridge {segment.bridge}, MTU {segment.mtu}"]
+    head = [f"segment {segment.name}, bridge {segment.bridge}, MTU {segment.mtu}: {tool.title}"]
     if tool.program is not None:
         head.append(_version_line(tool, version))
     if guest.slice is not None:
-        head.append(f"addresses for guests of this host: {guest.slice.first} to {guest.slice.last}")
+        head.append(
+            f"this host may hand out {guest.slice.first} to {guest.slice.last} of {guest.slice.subnet}"
+        )
     head += [f"done: {change.line}" for change in made]
     print(recipe.script([*head, *(f"note: {note}" for note in notes)]))
 
@@ -383,11 +393,13 @@ def _head_data(tool: Tool, segment: Segment, guest: Guest) -> dict[str, Any]:
         "name": guest.name,
         "mac": guest.mac_text,
         "user": guest.user or "root",
+        "address": guest.address or None,
         "slice": None
         if part is None
         else {
             "subnet": str(part.subnet),
             "range": str(part.part),
+            "pool": str(part.pool),
             "first": str(part.first),
             "last": str(part.last),
         },

@@ -60,7 +60,10 @@ def test_a_guest_of_a_segment_with_another_mtu_is_told(tool: Tool, mtu: int) -> 
 
 @every_tool
 def test_a_recipe_without_a_subnet_hands_out_no_address(tool: Tool) -> None:
-    assert tool.needs_slice or "10.9." not in tool.make(segment(), guest(slice=None), assumed(tool)).script()
+    assert (
+        tool.needs_slice
+        or "10.9." not in tool.make(segment(), guest(slice=None, address=""), assumed(tool)).script()
+    )
 
 
 @every_tool
@@ -113,10 +116,10 @@ def test_the_bridge_helper_becomes_setuid_for_a_user_only() -> None:
 
 def test_lxc_before_2_1_calls_its_keys_network() -> None:
     assert "lxc.net.0.link = br-lan" in recipe("lxc", (5, 0)).script()
-    assert "lxc.net.0.ipv4.address = 10.9.0.33/24" in recipe("lxc", (5, 0)).script()
+    assert "lxc.net.0.ipv4.address = 10.9.0.50/24" in recipe("lxc", (5, 0)).script()
     old = recipe("lxc", (2, 0)).steps[0].text
     assert "lxc.network.link = br-lan" in old
-    assert "lxc.network.ipv4 = 10.9.0.33/24" in old
+    assert "lxc.network.ipv4 = 10.9.0.50/24" in old
     assert "lxc.net.0" not in old
 
 
@@ -129,7 +132,7 @@ def test_firecracker_knows_an_mtu_from_1_16_on() -> None:
 
 def test_docker_gets_this_host_s_slice_and_keeps_the_gateway_off_the_bridge() -> None:
     script = recipe("docker", (20, 10)).script()
-    assert "--subnet 10.9.0.0/24 --ip-range 10.9.0.32/27 --gateway 10.9.0.32" in script
+    assert "--subnet 10.9.0.0/24 --ip-range 10.9.0.32/28 --gateway 10.9.0.32" in script
     assert "com.docker.network.bridge.inhibit_ipv4=true" in script
     assert "com.docker.network.driver.mtu=1500" in script
     routed = guest(gateway=IPv4Address("10.9.0.254"))
@@ -148,14 +151,17 @@ def test_podman_takes_the_way_that_its_version_and_backend_have() -> None:
     by_cni, between = recipe("podman", (4, 3), "cni"), recipe("podman", (5, 3), "netavark")
     unmanaged, isolating = recipe("podman", (5, 4), "netavark"), recipe("podman", (6, 0), "netavark")
     assert by_cni.steps[0].file == "/etc/cni/net.d/10-lan.conflist"
-    assert "l2overlay attach netns vm1 --create --address 10.9.0.33/24" in between.script()
+    assert "l2overlay attach netns vm1 --segment lan --create --address 10.9.0.50/24" in between.script()
     assert "--network ns:/run/netns/vm1" in between.script()
     assert "podman network create" not in "".join(step.script for step in between.steps)
     assert "-o mode=unmanaged" in unmanaged.script()
     assert "--disable-dns" in unmanaged.script()
     assert "isolate=false" not in unmanaged.script()
     assert "-o isolate=false" in isolating.script()
-    assert "--ipam-driver none" in recipe("podman", (6, 0), "netavark", guest=guest(slice=None)).script()
+    assert (
+        "--ipam-driver none"
+        in recipe("podman", (6, 0), "netavark", guest=guest(slice=None, address="")).script()
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,12 +175,12 @@ def test_the_cni_configuration_is_of_a_version_that_the_plugin_supports(
     assert (network["type"], network["bridge"], network["mtu"]) == ("bridge", "br-lan", 1500)
     assert (network["isGateway"], network["ipMasq"]) == (False, False)
     assert network["ipam"]["ranges"] == [
-        [{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.33", "rangeEnd": "10.9.0.63"}]
+        [{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.33", "rangeEnd": "10.9.0.47"}]
     ]
 
 
 def test_a_cni_configuration_without_a_subnet_has_no_ipam_and_with_a_gateway_a_default_route() -> None:
-    assert json.loads(recipe("cni", guest=guest(slice=None)).steps[0].text)["ipam"] == {}
+    assert json.loads(recipe("cni", guest=guest(slice=None, address="")).steps[0].text)["ipam"] == {}
     ipam = json.loads(recipe("cni", guest=guest(gateway=IPv4Address("10.9.0.254"))).steps[0].text)["ipam"]
     assert ipam["ranges"][0][0]["gateway"] == "10.9.0.254"
     assert ipam["routes"] == [{"dst": "0.0.0.0/0"}]
@@ -184,7 +190,7 @@ def test_multus_gets_one_definition_for_all_nodes_and_static_addresses() -> None
     made = recipe("multus", (1, 0, 0))
     (config,) = re.findall(r"config: \|\n(.*)", made.steps[0].text, re.DOTALL)
     assert json.loads(config)["ipam"] == {"type": "static"}
-    assert "10.9.0.33/24" in made.steps[2].script
+    assert "10.9.0.50/24" in made.steps[2].script
     assert "rangeStart" not in made.script()
 
 

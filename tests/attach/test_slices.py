@@ -21,7 +21,7 @@ def test_two_hosts_in_a_24_have_an_eighth_each_and_leave_the_first_to_static_add
     first = own_slice(SUBNET, ["alpha", "beta"], "alpha", [IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")])
     second = own_slice(SUBNET, ["alpha", "beta"], "beta", [IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")])
     assert [str(part.part) for part in (first, second)] == ["10.9.0.32/27", "10.9.0.64/27"]
-    assert (str(first.gateway), str(first.first), str(first.last)) == ("10.9.0.32", "10.9.0.33", "10.9.0.63")
+    assert (str(first.gateway), str(first.first), str(first.last)) == ("10.9.0.32", "10.9.0.33", "10.9.0.47")
 
 
 @given(
@@ -43,8 +43,12 @@ def test_slices_of_hosts_are_disjoint_and_hold_no_configured_address(
         assert own.part.subnet_of(subnet)
         assert not any(address in own.part for address in taken)
         assert not any(own.part.overlaps(other.part) for other in slices[:position])
-        assert subnet.network_address < own.gateway < own.first <= own.last < subnet.broadcast_address
-        assert all(address in own.part for address in (own.gateway, own.first, own.last))
+        static = own.static("web")
+        assert (
+            subnet.network_address < own.gateway < own.first <= own.last < static < subnet.broadcast_address
+        )
+        assert all(address in own.pool for address in (own.gateway, own.first, own.last))
+        assert static in own.part
 
 
 def test_a_host_that_is_added_at_the_end_moves_no_slice_of_the_others() -> None:
@@ -56,6 +60,14 @@ def test_a_host_that_is_added_at_the_end_moves_no_slice_of_the_others() -> None:
 def test_a_subnet_that_is_too_small_for_all_hosts_is_refused() -> None:
     with pytest.raises(UsageError, match=r"10\.9\.0\.0/28 has no room for 9 slices of 4 addresses"):
         own_slice(IPv4Network("10.9.0.0/28"), names(9), "h0", [])
+
+
+def test_guests_that_are_told_their_addresses_get_different_ones_that_no_program_hands_out() -> None:
+    own = own_slice(IPv4Network("10.0.0.0/16"), names(2), "h0", [])
+    told = [own.static(f"guest{number}") for number in range(20)]
+    assert len(set(told)) == 20
+    assert not any(address in own.pool for address in told)
+    assert own.static("guest0") == told[0]
 
 
 def test_a_mac_is_the_same_each_time_and_another_for_another_guest_segment_or_host() -> None:

@@ -34,7 +34,9 @@ def slice_of_alpha() -> AddressSlice:
 
 
 def guest(name: str = "vm1", **changes: Any) -> Guest:
-    return replace(Guest(name, parse_mac("52:00:00:00:00:07"), "", slice_of_alpha()), **changes)
+    return replace(
+        Guest(name, parse_mac("52:00:00:00:00:07"), "", slice_of_alpha(), "10.9.0.50/24"), **changes
+    )
 
 
 def link(name: str, **changes: Any) -> LinkState:

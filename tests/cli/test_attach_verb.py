@@ -42,7 +42,7 @@ def test_without_a_node_a_recipe_follows_peers_toml_and_says_how_to_start_one(ca
     assert (code, err) == (0, "")
     assert "# note: no node of lan runs: start it with 'l2overlay join lan'" in out
     assert "com.docker.network.driver.mtu=9000" in out
-    assert "--ip-range 10.9.0.64/27" in out  # beta's: the second slice that no host has an address in
+    assert "--ip-range 10.9.0.64/28" in out  # beta's: the second slice that no host has an address in
 
 
 def test_without_subnet_or_key_a_tool_that_hands_out_addresses_says_what_it_needs(

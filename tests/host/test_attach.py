@@ -227,12 +227,13 @@ def test_json_says_what_was_changed_and_what_undoes_it(net: tuple[Lab, Host, Gue
     assert made["slice"] == {
         "subnet": "10.9.0.0/24",
         "range": "10.9.0.32/27",
+        "pool": "10.9.0.32/28",
         "first": "10.9.0.33",
-        "last": "10.9.0.63",
+        "last": "10.9.0.47",
     }
     printed = json.loads(succeeds(attach(opened, h1, "docker", "--json")))
     assert printed["changed"] is False
-    assert any("10.9.0.32/27" in step["script"] for step in printed["steps"])
+    assert any("--ip-range 10.9.0.32/28" in step["script"] for step in printed["steps"])
     listed = json.loads(succeeds(call(h1, "detach", "--json")))
     assert listed["attached"] == [{"kind": "tap", "name": "vm1", "segment": "lab", "link": "vm1"}]
 

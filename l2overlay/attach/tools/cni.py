@@ -69,7 +69,7 @@ def _cni(segment: Segment, guest: Guest, version: Version) -> Recipe:
             Step("the network", file=file, text=json.dumps(network, indent=2) + "\n"),
             Step(
                 f"what a runtime does with it, by hand: a namespace {guest.name} joins",
-                f"ip netns add {guest.name}\nenv CNI_COMMAND=ADD {call} {mac} {FOLDER}/bridge <{file}",
+                f"ip netns add {guest.name}\nenv CNI_COMMAND=ADD {call} \\\n    {mac} {FOLDER}/bridge <{file}",
             ),
         ),
         pitfall="start the node first: the plugin makes a missing bridge itself, with other settings. It sets "
@@ -102,7 +102,7 @@ def _multus(segment: Segment, guest: Guest, version: Version) -> Recipe:
         f"spec:\n  config: |\n    {config}\n"
     )
     wish: dict[str, Any] = {"name": segment.name, "mac": guest.mac_text}
-    wish |= {"ips": [guest.address]} if guest.slice is not None else {}
+    wish |= {"ips": [guest.address]} if guest.address else {}
     annotation = json.dumps({"k8s.v1.cni.cncf.io/networks": json.dumps([wish])})
     return Recipe(
         steps=(

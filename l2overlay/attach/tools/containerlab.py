@@ -9,7 +9,7 @@ PROGRAM = Program("containerlab", (("containerlab", "version"),), assumed=(0, 60
 
 def _make(segment: Segment, guest: Guest, _: Version) -> Recipe:
     file = f"{segment.name}.clab.yml"
-    run = [f"      exec: [ip address add {guest.address} dev eth1]\n"] if guest.slice is not None else []
+    run = [f"      exec: [ip address add {guest.address} dev eth1]\n"] if guest.address else []
     text = (
         f"name: {segment.name}\ntopology:\n  nodes:\n    {segment.bridge}:\n      kind: bridge\n"
         f"    {guest.name}:\n      kind: linux\n      image: alpine:3\n{''.join(run)}"

@@ -28,7 +28,7 @@ def _make(segment: Segment, guest: Guest, version: Version) -> Recipe:
         ),
         pitfall=_pitfall(segment, version),
         checks=(
-            f"docker network inspect {segment.name}    # IPRange {guest.slice.part}, on no other host the same",
+            f"docker network inspect {segment.name}    # IPRange {guest.slice.pool}, on no other host the same",
             f"ip -4 address show dev {segment.bridge}    # nothing that Docker put there",
             f"docker run --rm --network {segment.name} ${{IMAGE-alpine}} ping -c 3 ADDRESS-OF-A-STATION",
         ),
@@ -50,7 +50,7 @@ def _create(segment: Segment, guest: Guest) -> str:
     }
     gateway = guest.gateway or guest.slice.gateway
     words = [f"-o {key}={value}" for key, value in options.items()]
-    words.append(f"--subnet {guest.slice.subnet} --ip-range {guest.slice.part} --gateway {gateway}")
+    words.append(f"--subnet {guest.slice.subnet} --ip-range {guest.slice.pool} --gateway {gateway}")
     return " \\\n    ".join(["docker network create -d bridge", *words, segment.name])
 
 

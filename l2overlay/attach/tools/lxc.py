@@ -27,7 +27,7 @@ def _make(segment: Segment, guest: Guest, version: Version) -> Recipe:
             f"lxc-attach -n {guest.name} -- ip address show dev eth0",
             f"bridge link show    # a port vethXXXX with `master {segment.bridge} state forwarding`",
         ),
-        undo=(f"sed -i '/^lxc\\.net\\./d' {config}",),
+        undo=(f"sed -i '/^lxc\\.net/d' {config}",),
     )
 
 
@@ -41,9 +41,9 @@ def _lines(segment: Segment, guest: Guest, version: Version) -> list[str]:
         "mtu": str(segment.mtu),
     }
     if version < NUMBERED_SINCE:
-        address = {"ipv4": guest.address} if guest.slice is not None else {}
+        address = {"ipv4": guest.address} if guest.address else {}
         return [f"lxc.network.{key} = {value}" for key, value in (values | address).items()]
-    address = {"ipv4.address": guest.address} if guest.slice is not None else {}
+    address = {"ipv4.address": guest.address} if guest.address else {}
     return [f"lxc.net.0.{key} = {value}" for key, value in (values | address).items()]
 
 

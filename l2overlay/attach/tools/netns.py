@@ -16,7 +16,7 @@ def host_end(namespace: str) -> str:
 def _make(segment: Segment, guest: Guest, _: Version) -> Recipe:
     name, link = guest.name, host_end(guest.name)
     inside = [f"link set dev {INSIDE} up"]
-    if guest.slice is not None:
+    if guest.address:
         inside.insert(0, f"address add {guest.address} dev {INSIDE}")
     return Recipe(
         steps=(

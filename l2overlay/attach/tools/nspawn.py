@@ -10,7 +10,7 @@ PROGRAM = Program("systemd-nspawn", (("systemd-nspawn", "--version"),), assumed=
 def _make(segment: Segment, guest: Guest, _: Version) -> Recipe:
     name, port = guest.name, f"vb-{guest.name}"[:15]
     inside = [f"ip link set dev host0 address {guest.mac_text} mtu {segment.mtu}", "ip link set dev host0 up"]
-    if guest.slice is not None:
+    if guest.address:
         inside.append(f"ip address add {guest.address} dev host0")
     return Recipe(
         steps=(

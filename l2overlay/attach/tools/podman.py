@@ -46,7 +46,7 @@ def _by_cni(segment: Segment, guest: Guest) -> Recipe:
         ),
         pitfall="start the node first: the plugin makes a missing bridge itself, with other settings. `podman network "
         "create` cannot say all of this, so write the file. Where CAP_SYS_RESOURCE is missing podman needs "
-        "`--ulimit nofile=1024:1024`.",
+        "`--ulimit nofile=1024:1024 --ulimit nproc=4096:4096`.",
         checks=_checks(segment, guest),
         undo=(f"podman network rm {segment.name}",),
     )
@@ -59,7 +59,7 @@ def _by_netavark(segment: Segment, guest: Guest, version: Version) -> Recipe:
         words.append("-o isolate=false")
     if guest.slice is not None:
         gateway = guest.gateway or guest.slice.gateway
-        words.append(f"--subnet {guest.slice.subnet} --ip-range {guest.slice.part} --gateway {gateway}")
+        words.append(f"--subnet {guest.slice.subnet} --ip-range {guest.slice.pool} --gateway {gateway}")
     else:
         words.append("--ipam-driver none")
     return Recipe(
@@ -75,12 +75,12 @@ def _by_netavark(segment: Segment, guest: Guest, version: Version) -> Recipe:
 
 
 def _by_namespace(segment: Segment, guest: Guest) -> Recipe:
-    address = f" --address {guest.address}" if guest.slice is not None else ""
+    address = f" --address {guest.address}" if guest.address else ""
     return Recipe(
         steps=(
             Step(
                 "a namespace in the segment: this podman's netavark would delete the bridge with its network",
-                f"l2overlay attach netns {guest.name} --create{address}",
+                f"l2overlay attach netns {guest.name} --segment {segment.name} --create{address}",
             ),
             Step(
                 "a container in it",
