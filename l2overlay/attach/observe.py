@@ -8,15 +8,15 @@ from l2overlay.attach.plan import HostView
 from l2overlay.linux.observe import has_ipv6, netlink, read_links
 
 
-def look() -> HostView:
-    """This host, its namespaces, and the links in those that this user may enter."""
+def look(namespace: str | None = None) -> HostView:
+    """This host, and the one namespace that a plan is about; the others are known by name only."""
     with netlink() as ipr:
         links = {link.name: link for link in read_links(ipr)}
     names = namespaces()
     return HostView(
         links=links,
-        namespaces={name: _links_in(name) for name in names},
-        used_namespaces=_used(names),
+        namespaces={name: _links_in(name) if name == namespace else frozenset() for name in names},
+        used_namespaces=_used(namespace) if namespace in names else frozenset(),
         has_ipv6=has_ipv6(),
     )
 
@@ -40,14 +40,14 @@ def _links_in(namespace: str) -> frozenset[str]:
         return frozenset()
 
 
-def _used(names: list[str]) -> frozenset[str]:
-    """The namespaces that a process is in (nsfs: a namespace is an inode)."""
-    found = {}
-    for name in names:
-        with contextlib.suppress(OSError):
-            found[(changes.NAMESPACES / name).stat().st_ino] = name
-    used = set()
-    for process in Path("/proc").glob("[0-9]*/ns/net"):
-        with contextlib.suppress(OSError):
-            used.add(found.get(process.stat().st_ino, ""))
-    return frozenset(used - {""})
+def _used(namespace: str | None) -> frozenset[str]:
+    """The namespace, if a process is in it (nsfs: a namespace is an inode)."""
+    if namespace is None:
+        return frozenset()
+    with contextlib.suppress(OSError):
+        wanted = (changes.NAMESPACES / namespace).stat()
+        for process in Path("/proc").glob("[0-9]*/ns/net"):
+            with contextlib.suppress(OSError):
+                if process.stat().st_ino == wanted.st_ino:
+                    return frozenset({namespace})
+    return frozenset()

@@ -33,9 +33,9 @@ class HostView:
 
     links: Mapping[str, LinkState] = field(default_factory=dict)
     namespaces: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The links in each."""
+    """All names, and the links in the one that the plan is about."""
     used_namespaces: frozenset[str] = frozenset()
-    """Those that a process is in."""
+    """That one, if a process is in it."""
     has_ipv6: bool = True
 
 

@@ -5,8 +5,8 @@ equal slices. Those that contain a configured address of any host are left to th
 order of peers.toml. The same peers.toml gives the same slices on every host. A host that is added at the end of the file
 gets a slice of its own, and the others keep theirs while there are free slices left.
 
-A guest that is told its address (LXC, systemd-nspawn, a namespace) gets it from the upper half of the slice, because a program
-that hands out addresses does not know of it.
+A guest that is told its address (LXC, systemd-nspawn, a namespace) gets it from the upper half of the slice, because a
+program that hands out addresses does not know of it.
 """
 
 import hashlib

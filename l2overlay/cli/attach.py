@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     tool = _tool(args.tool)
     _refuse_mixture(tool, args)
-    host = _look()
+    host = _look(args.name if tool.name == "netns" else None)
     segment = _segment(args, host)
     guest = _guest(tool, segment, args, host)
     if tool.name in ("netns", "tap") and args.name is not None:
@@ -158,10 +158,10 @@ def _gateway(text: str) -> IPv4Address:
 # The segment and the guest
 
 
-def _look() -> "HostView":
+def _look(namespace: str | None) -> "HostView":
     from l2overlay.attach.observe import look
 
-    return look()
+    return look(namespace)
 
 
 def _segment(args: argparse.Namespace, host: "HostView") -> Segment:

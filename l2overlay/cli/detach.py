@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from l2overlay.linux.undo import Undo
 
     _check(args)
-    host = look()
+    host = look(args.name if args.kind == "netns" else None)
     _require_segment(args.segment, [a.mark.segment for a in attachments(host)])
     if args.kind is None:
         _list(attachments(host), args.segment, args.json)
