@@ -362,7 +362,9 @@ def _print_recipe(
     notes = _notes(segment, guest if tool.makes_tap else None)
     if as_json:
         data = _head_data(tool, segment, guest) | _recipe_data(tool, recipe, version)
-        output.print_json("attach/1", data | {"notes": notes, "changed": bool(made)})
+        output.print_json(
+            "attach/1", data | {"changes": [c.line for c in made], "notes": notes, "changed": bool(made)}
+        )
         return
     head = [f"segment {segment.name}, bridge {segment.bridge}, MTU {segment.mtu}: {tool.title}"]
     if tool.program is not None:

@@ -231,6 +231,10 @@ def test_json_says_what_was_changed_and_what_undoes_it(net: tuple[Lab, Host, Gue
         "first": "10.9.0.33",
         "last": "10.9.0.47",
     }
+    applied = json.loads(succeeds(attach(opened, h1, "firecracker", "vm2", "--apply", "--json")))
+    assert (applied["changed"], applied["changes"][0]) == (True, "make the TAP vm2 for the user 0")
+    assert applied["undo"] == ["l2overlay detach tap vm2"]
+    succeeds(call(h1, "detach", "tap", "vm2"))
     printed = json.loads(succeeds(attach(opened, h1, "docker", "--json")))
     assert printed["changed"] is False
     assert any("--ip-range 10.9.0.32/28" in step["script"] for step in printed["steps"])
