@@ -51,6 +51,23 @@ for step in itertools.count():
 """The verb again and again; each time another of its changes fails, after it was made. One line of stderr a time."""
 
 
+TAKEN_MEANWHILE = """
+import subprocess, sys
+from l2overlay.cli.main import main
+from l2overlay.linux import apply
+
+real, link = apply.apply_changes, sys.argv.pop(1)
+
+def apply_late(changes):
+    subprocess.run(["ip", "tuntap", "add", "dev", link, "mode", "tap"], check=True)
+    return real(changes)
+
+apply.apply_changes = apply_late
+sys.exit(main())
+"""
+"""The verb; somebody else makes a link of the same name after it has looked."""
+
+
 @pytest.fixture
 def net(lab: MakeLab) -> tuple[Lab, Host, Guest]:
     """Two nodes, and a guest behind the second."""
@@ -149,6 +166,21 @@ def test_a_failure_at_each_step_leaves_nothing_changed(net: tuple[Lab, Host, Gue
             assert differences(before, opened.snapshot(h1)) == []
     finally:
         created.delete()
+
+
+def test_a_link_that_somebody_makes_meanwhile_is_neither_taken_nor_removed(
+    net: tuple[Lab, Host, Guest], empty: Namespace
+) -> None:
+    opened, h1, _ = net
+    run_dir = ["--run-dir", str(opened.run_dir(h1))]
+    for link, argv in (("vm1", ["tap", "vm1"]), ("v0", ["netns", empty.name, "--link", "v0"])):
+        failed = run_python(h1, "-c", TAKEN_MEANWHILE, link, "attach", *argv, *run_dir)
+        assert (failed.returncode, failed.stderr.count("\n")) == (1, 1), failed.stderr
+        assert f"could not make {'the TAP ' if link == 'vm1' else ''}{link}" in failed.stderr
+        (theirs,) = json.loads(h1.run(["ip", "-j", "link", "show", "dev", link]).stdout)
+        assert "master" not in theirs
+        assert "ifalias" not in theirs
+    assert json.loads(empty.run(["ip", "-j", "link"]).stdout)[1:] == []
 
 
 def test_bad_input_is_one_line_with_its_exit_code_and_changes_nothing(
