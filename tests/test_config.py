@@ -16,7 +16,7 @@ from l2overlay import keys
 from l2overlay.addresses import PeerKey, format_key, parse_mac
 from l2overlay.config.limits import DEFAULT_PORT, MAX_FILE_SIZE, MAX_PEERS, MAX_STATIC_MACS
 from l2overlay.config.read import json_schema, load_config, parse_config, require_own
-from l2overlay.config.types import Config, Endpoint, Suite
+from l2overlay.config.types import Config, Endpoint, Suite, UplinkConfig
 from l2overlay.errors import ConfigError, ExitCode, Problem
 
 
@@ -205,6 +205,54 @@ def test_a_mistake_is_named_at_its_place(was: str, becomes: str, place: str, wor
     line = only_mistake(GOOD.replace(was, becomes, 1))
     assert line.startswith(f"peers.toml:{place}: ")
     assert words in line
+
+
+GATEWAY = '"52:54:00:00:00:01"]\nuplink = { nat = "eth0" }'
+SECOND = 'persistent_keepalive = 0\nuplink = { nat = "eth1" }'
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "words"),
+    [
+        (
+            {
+                '"52:54:00:00:00:01"]': GATEWAY,
+                "persistent_keepalive = 0": SECOND,
+                "addresses = { ": 'addresses = { beta = ["10.9.0.2/24"], ',
+            },
+            "17:18",
+            "'alpha' is the gateway for IPv4 already: remove uplink from the stanza of 'alpha' or of 'beta' (first",
+        ),
+        (
+            {'"52:54:00:00:00:01"]': GATEWAY, "alpha = [": "beta = ["},
+            "10:18",
+            "the gateway 'alpha' needs an address in the segment: add it to addresses in [segment]",
+        ),
+        (
+            {'"52:54:00:00:00:01"]': GATEWAY.replace("eth0", "br-lan")},
+            "10:18",
+            "'br-lan' belongs to the segment itself",
+        ),
+        ({'"52:54:00:00:00:01"]': GATEWAY.replace("nat", "nta")}, "10:12", "unknown key 'nta'"),
+        ({'"52:54:00:00:00:01"]': GATEWAY.replace("eth0", "e/0")}, "10:18", "e/0"),
+    ],
+)
+def test_an_uplink_that_cannot_be_is_named_at_its_place(
+    changes: dict[str, str], place: str, words: str
+) -> None:
+    text = GOOD
+    for was, becomes in changes.items():
+        assert was in text
+        text = text.replace(was, becomes, 1)
+    assert [line for line in mistakes(text) if line.startswith(f"peers.toml:{place}: ") and words in line]
+
+
+def test_two_gateways_are_good_when_one_is_for_ipv4_and_one_for_ipv6() -> None:
+    text = GOOD.replace('"52:54:00:00:00:01"]', GATEWAY).replace("persistent_keepalive = 0", SECOND)
+    config = parse(
+        re.sub("addresses = .*", 'addresses = { alpha = ["10.9.0.1/24"], beta = ["fd00:9::1/64"] }', text)
+    )
+    assert [peer.uplink for peer in config.peers] == [UplinkConfig("eth0"), UplinkConfig("eth1")]
 
 
 def test_long_segment_name_is_good_with_interfaces_of_its_own() -> None:

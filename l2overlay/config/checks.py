@@ -5,6 +5,7 @@ Works on what tomllib read, so that one run reports everything; what is malforme
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from ipaddress import IPv4Interface, IPv6Interface
 
 from l2overlay.addresses import parse_mac
 from l2overlay.config.document import Document, Fault, table, tables, texts
@@ -12,6 +13,8 @@ from l2overlay.config.limits import MAX_INTERFACE_NAME, MAX_STATIC_MACS
 from l2overlay.config.positions import Path
 from l2overlay.config.values import interface_address, public_key_text, segment_name, split_endpoint
 from l2overlay.suggestion import Hints
+
+Interface = IPv4Interface | IPv6Interface
 
 
 def cross_faults(document: Document) -> list[Fault]:
@@ -100,6 +103,50 @@ def _repeated_addresses(document: Document) -> Iterator[Fault]:
     return _repeats(addresses)
 
 
+def _uplinks_that_lead_nowhere(document: Document) -> Iterator[Fault]:
+    segment = table(document, "segment")
+    name = segment.get("name")
+    own = (segment.get("tap", f"tap-{name}"), segment.get("bridge", f"br-{name}"))
+    for path, interface in _nat_uplinks(document):
+        if interface in own:
+            yield Fault(path, f"{interface!r} belongs to the segment itself, and leads nowhere else")
+        if not _node_addresses(document, path):
+            label = _peer_label(document, path)
+            yield Fault(
+                path, f"the gateway {label} needs an address in the segment: add it to addresses in [segment]"
+            )
+
+
+def _second_gateways(document: Document) -> Iterator[Fault]:
+    """Stations have one default route a family, so one gateway each."""
+    first: dict[int, Path] = {}
+    for path, _ in _nat_uplinks(document):
+        versions = {address.version for address in _node_addresses(document, path)}
+        if taken := sorted(versions & set(first)):
+            before = first[taken[0]]
+            one, two = _peer_label(document, before), _peer_label(document, path)
+            yield Fault(
+                path,
+                f"{one} is the gateway for IPv{taken[0]} already: remove uplink from the stanza of {one} or of {two}",
+                first=before,
+            )
+        first = {**dict.fromkeys(versions, path), **first}
+
+
+def _node_addresses(document: Document, path: Path) -> list[Interface]:
+    """Those that `[segment]` gives to the peer of this path."""
+    addresses, name = table(table(document, "segment"), "addresses"), document["peers"][path[1]].get("name")
+    listed = addresses.get(name) if isinstance(name, str) else None
+    return [interface_address(text) for _, text in texts(listed) if _accepts(interface_address, text)]
+
+
+def _nat_uplinks(document: Document) -> Iterator[tuple[Path, str]]:
+    for i, peer in tables(document.get("peers")):
+        interface = table(peer, "uplink").get("nat")
+        if isinstance(interface, str):
+            yield ("peers", i, "uplink", "nat"), interface
+
+
 CROSS_CHECKS: list[Callable[[Document], Iterator[Fault]]] = [
     _repeated_names,
     _repeated_keys,
@@ -108,6 +155,8 @@ CROSS_CHECKS: list[Callable[[Document], Iterator[Fault]]] = [
     _interfaces_that_do_not_fit,
     _addresses_of_unknown_nodes,
     _repeated_addresses,
+    _uplinks_that_lead_nowhere,
+    _second_gateways,
 ]
 
 

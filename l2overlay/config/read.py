@@ -15,7 +15,7 @@ from l2overlay.config.checks import cross_faults
 from l2overlay.config.document import Document, Fault
 from l2overlay.config.limits import MAX_FILE_SIZE
 from l2overlay.config.positions import NestingError, Positions, positions
-from l2overlay.config.types import Config, Endpoint, Learn, PeerConfig, SegmentConfig, Suite
+from l2overlay.config.types import Config, Endpoint, Learn, PeerConfig, SegmentConfig, Suite, UplinkConfig
 from l2overlay.config.values import interface_address, split_endpoint, split_listen
 from l2overlay.errors import ConfigError, L2OverlayError, Problem
 from l2overlay.files import read_regular
@@ -199,6 +199,7 @@ def _peer(table: "PeerTable") -> PeerConfig:
         learn=Learn(table.learn),
         max_macs=table.max_macs,
         persistent_keepalive=float(table.persistent_keepalive),
+        uplink=UplinkConfig(table.uplink.nat) if table.uplink else None,
     )
 
 

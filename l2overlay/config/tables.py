@@ -187,6 +187,14 @@ class SegmentTable(Table):
     )
 
 
+class UplinkTable(Table):
+    """How a node leads its segment out to the world."""
+
+    nat: InterfaceName = Field(
+        description="Interface of that host: its address stands for all stations outside (masquerade)."
+    )
+
+
 class PeerTable(Table):
     """One host."""
 
@@ -211,6 +219,9 @@ class PeerTable(Table):
         ge=0,
         le=MAX_PERSISTENT_KEEPALIVE,
         description="Seconds between keepalives of an idle session, which keep NAT mappings alive; 0 turns them off.",
+    )
+    uplink: UplinkTable | None = Field(
+        None, description="Makes this node the gateway of the segment; at most one for IPv4 and one for IPv6."
     )
 
 

@@ -41,6 +41,17 @@ class Learn(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class UplinkConfig:
+    """How a node leads its segment out to the world."""
+
+    nat: str
+    """The interface whose address the segment's stations have outside."""
+
+    def __str__(self) -> str:
+        return f"nat {self.nat}"
+
+
+@dataclass(frozen=True, slots=True)
 class PeerConfig:
     """One `[[peers]]` stanza."""
 
@@ -54,6 +65,8 @@ class PeerConfig:
     """The largest number of stations behind this peer, `macs` included; None: as many as the FDB holds."""
     persistent_keepalive: float = DEFAULT_PERSISTENT_KEEPALIVE
     """Seconds between keepalives of an idle session; 0 turns them off."""
+    uplink: UplinkConfig | None = None
+    """None: the node leads nobody out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ def apply_changes(changes: Sequence[Change]) -> Undo:
         for position, change in enumerate(changes):
             try:
                 change.apply(ipr)
-            except (NetlinkError, OSError) as error:
-                failure = _failure(change, error)
+            except (NetlinkError, OSError, HostSetupError) as error:
+                failure = error if isinstance(error, HostSetupError) else _failure(change, error)
                 with contextlib.suppress(HostSetupError):  # the first failure is the one to tell
                     undo(Undo.of(changes[: position + 1]))
                 raise failure from None

@@ -46,7 +46,7 @@ class HostSpec:
         """Whether we made the bridge, now or before a SIGKILL: by alias, or by MAC when we died before the alias was set."""
         return bridge.alias == self.alias or (not bridge.alias and bridge.mac == format_mac(self.bridge_mac))
 
-    def extra(self, kind: type[Wanted]) -> Wanted | None:
+    def wanted(self, kind: type[Wanted]) -> Wanted | None:
         """The one of `extras` that is of this kind; None when it is not wanted."""
         return next((extra for extra in self.extras if isinstance(extra, kind)), None)
 
@@ -64,6 +64,11 @@ class Feature:
     def sysctls(self, spec: HostSpec) -> tuple[str, ...]:
         """The paths below /proc/sys/net that it looks at: `HostState.sysctls` has those that exist."""
         return ()
+
+    def observe(self, spec: HostSpec) -> object | None:
+        """What else it needs to know: a frozen dataclass of its module, which `HostState.facts` then has. Raises
+        HostSetupError."""
+        return None
 
     def refuse(self, spec: HostSpec, state: HostState, *, tap_open: bool) -> None:
         """Raise HostSetupError when the host must not be changed so. `tap_open`: this process holds the TAP already."""

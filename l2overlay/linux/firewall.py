@@ -152,7 +152,7 @@ def absent_parts() -> str:
         return ""
     parts = []
     for version in FAMILIES:
-        chains = nftables.filter_chains(version)
+        chains = nftables.table_chains(version)
         names = [name for name in BUILT_IN if name not in (chains or ())]
         names = names if chains is not None else ["table", *names]
         if names:
@@ -163,7 +163,7 @@ def absent_parts() -> str:
 def _remove_made(version: int, saved: Saved, absent: str) -> None:
     """Remove what is empty. A base chain with a policy belongs to somebody, even if it is empty."""
     names = dict(part.split(":", 1) for part in absent.split()).get(str(version), "").split(",")
-    present = nftables.filter_chains(version) if names != [""] else None
+    present = nftables.table_chains(version) if names != [""] else None
     if present is None:
         return
     chains = [name for name in names if name in present and saved.policies.get(name) == "ACCEPT"]
@@ -185,7 +185,7 @@ def other_variant_note(variant: str) -> str | None:
     if variant == "nf_tables":
         used = any("filter" in _lines(path) for path in LEGACY_TABLES.values())
         return "iptables-legacy has a filter table too; its rules see the same frames" if used else None
-    used = any(nftables.filter_chains(version) for version in FAMILIES)
+    used = any(nftables.table_chains(version) for version in FAMILIES)
     return "iptables-nft has a filter table too; its rules see the same frames" if used else None
 
 

@@ -29,8 +29,16 @@ def observe_host(spec: HostSpec) -> HostState:
         ports = observe.read_ports(ipr, bridge.index) if bridge is not None else ()
         addresses = observe.named_addresses(ipr)
     sysctls = {path: value for path in paths if (value := observe.read_sysctl(path)) is not None}
+    facts = tuple(fact for feature in FEATURES if (fact := feature.observe(spec)) is not None)
     return HostState(
-        links.get(spec.tap), bridge, ports, addresses, sysctls, has_ipv6=observe.has_ipv6(), links=links
+        tap=links.get(spec.tap),
+        bridge=bridge,
+        ports=ports,
+        addresses=addresses,
+        sysctls=sysctls,
+        has_ipv6=observe.has_ipv6(),
+        links=links,
+        facts=facts,
     )
 
 

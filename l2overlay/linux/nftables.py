@@ -1,7 +1,7 @@
 """Base chains and tables of nftables, as far as iptables-nft leaves them behind.
 
 The nf_tables variant of iptables makes the table `filter` and its base chains when it first needs them, and never removes
-them: an empty table would stay behind. So a node looks before its first rule (`filter_chains`), and at the end removes what
+them: an empty table would stay behind. So a node looks before its first rule (`table_chains`), and at the end removes what
 was not there and is still empty (`remove_empty`). NLM_F_NONREC lets the kernel refuse if somebody else uses it by now.
 
     nfnetlink (linux/netfilter/nfnetlink.h)    struct nfgenmsg  family u8 | version u8 | resource u16 (big-endian)
@@ -28,27 +28,27 @@ NFT_MSG_GETCHAIN, NFT_MSG_DELCHAIN = 4, 5
 NFTA_TABLE_NAME = 1
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME = 1, 3
 NFPROTO = {4: 2, 6: 10}
-TABLE = "filter"
+FILTER = "filter"
 TIMEOUT = 2.0
 
 
-def filter_chains(version: int) -> frozenset[str] | None:
-    """The chains of iptables-nft's table `filter`; None when there is no such table."""
+def table_chains(version: int, table: str = FILTER) -> frozenset[str] | None:
+    """The chains of a table of iptables-nft; None when there is no such table."""
     tables = {_text(found.get(NFTA_TABLE_NAME)) for found in _dump(NFT_MSG_GETTABLE, version)}
-    if TABLE not in tables:
+    if table not in tables:
         return None
     chains = (
-        found for found in _dump(NFT_MSG_GETCHAIN, version) if _text(found.get(NFTA_CHAIN_TABLE)) == TABLE
+        found for found in _dump(NFT_MSG_GETCHAIN, version) if _text(found.get(NFTA_CHAIN_TABLE)) == table
     )
     return frozenset(_text(found.get(NFTA_CHAIN_NAME)) for found in chains)
 
 
-def remove_empty(version: int, chains: Sequence[str], *, table: bool) -> bool:
-    """Remove these chains, and the table, if all of them are empty. Returns whether they were."""
-    name = _attribute(NFTA_CHAIN_TABLE, TABLE)
+def remove_empty(version: int, chains: Sequence[str], *, table: bool, of: str = FILTER) -> bool:
+    """Remove these chains of the table `of`, and with `table` itself, if all are empty. Returns whether they were."""
+    name = _attribute(NFTA_CHAIN_TABLE, of)
     changes = [(NFT_MSG_DELCHAIN, name + _attribute(NFTA_CHAIN_NAME, chain)) for chain in chains]
     if table:
-        changes.append((NFT_MSG_DELTABLE, _attribute(NFTA_TABLE_NAME, TABLE)))
+        changes.append((NFT_MSG_DELTABLE, _attribute(NFTA_TABLE_NAME, of)))
     return _change(version, changes) if changes else True
 
 

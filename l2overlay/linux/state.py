@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import TypeVar
 
 NF_CALL_FLAGS = ("nf_call_iptables", "nf_call_ip6tables")
 """The flags of a bridge that a node may set. It has no rules in arptables."""
 
 Interface = IPv4Interface | IPv6Interface
+Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +103,9 @@ class HostState:
     has_ipv6: bool
     links: Mapping[str, LinkState] = field(default_factory=dict)
     """Every link that the features asked for, where it exists."""
+    facts: tuple[object, ...] = ()
+    """What single features have observed: for each, one frozen dataclass of the feature's module."""
+
+    def fact(self, kind: type[Fact]) -> Fact | None:
+        """The one of `facts` that is of this kind; None when nobody has observed it."""
+        return next((fact for fact in self.facts if isinstance(fact, kind)), None)

@@ -42,6 +42,11 @@ class Undo:
         known = {change.target for change in earlier.changes}
         return Undo((*(c for c in self.changes if c.target not in known), *earlier.changes))
 
+    def without(self, done: Sequence[Change]) -> "Undo":
+        """This one without what `done` has taken back. A change of `done` that has an inverse stays: both cancel out."""
+        gone = [change for change in done if change.inverse is None]
+        return Undo(tuple(change for change in self.changes if change not in gone))
+
     def to_json(self) -> str:
         """For a file in the run directory."""
         changes = [{"change": type(c).__name__, **dataclasses.asdict(c)} for c in self.changes]

@@ -19,6 +19,7 @@ from l2overlay.linux.apply import Undone
 from l2overlay.linux.changes import Change
 from l2overlay.linux.descriptors import Reserve
 from l2overlay.linux.feature import HostSpec
+from l2overlay.linux.features.gateway import NatUplink
 from l2overlay.linux.features.netfilter import RemoveFilter, SetBridgeFlag
 from l2overlay.linux.firewall import Firewall
 from l2overlay.linux.iptables import FilterSpec
@@ -44,6 +45,7 @@ def host_spec(config: Config, key: PeerKey) -> HostSpec:
         bridge_mac=macs.bridge,
         addresses=segment.addresses.get(own.name, ()) if own is not None else (),
         filter=filter_spec(config, key),
+        extras=(NatUplink(own.uplink.nat),) if own is not None and own.uplink is not None else (),
     )
 
 
@@ -139,7 +141,7 @@ class HostSide:
         if self.spec.filter is not None:
             self._install_filter(self.spec.filter, host.observe_host(self.spec))
         apply.apply_changes(planned)
-        self.made = Undo.of(planned).after(self.made)
+        self.made = Undo.of(planned).after(self.made.without(planned))
         self.ports = tuple(host.bridge_ports(self.spec.bridge))
         self.losses.start()
 
@@ -183,7 +185,8 @@ class HostSide:
         if changes:
             self._note(Undo.of(changes).after(self.made))
             apply.apply_changes(changes)
-            self.made = Undo.of(changes).after(self.made)
+            self.made = Undo.of(changes).after(self.made.without(changes))
+            self._note(self.made)
         return [change.line for change in changes]
 
     @property

@@ -26,6 +26,8 @@ CALM_TIME = 2.0
 """Seconds after a pause without a repair, after which counting starts anew: nobody fights with the node."""
 TROUBLE_INTERVAL = 5.0
 """Seconds between two attempts at something that could not be repaired."""
+LOOK_INTERVAL = 5.0
+"""Seconds between two looks at what the kernel does not tell of, if the node is a gateway. A look takes about 50 ms."""
 UNDERLAY_INTERVAL = 1.0
 """Seconds between two looks at the underlay: a host that starts containers has a change every few milliseconds."""
 
@@ -131,14 +133,19 @@ class Keeper:
 
     async def _repair_when_wanted(self) -> None:
         while True:
-            with trio.move_on_after(
-                TROUBLE_INTERVAL if self.troubles or self._side.troubles else float("inf")
-            ):
+            with trio.move_on_after(self._look_interval):
                 await self._wanted.wait()
             await trio.sleep(GATHER_TIME)
             self._wanted = trio.Event()
             if await self._repair():
                 await self._be_patient()
+
+    @property
+    def _look_interval(self) -> float:
+        """The kernel does not tell of rules and sysctls that somebody changes: where they matter, the node looks."""
+        if self.troubles or self._side.troubles:
+            return TROUBLE_INTERVAL
+        return LOOK_INTERVAL if self._side.spec.extras else float("inf")
 
     async def _be_patient(self) -> None:
         now = trio.current_time()

@@ -1,5 +1,7 @@
 """The vocabulary of host changes, without a host."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from l2overlay.errors import HostSetupError
@@ -15,8 +17,10 @@ from l2overlay.linux.changes import (
     SetUp,
 )
 from l2overlay.linux.features.bridge import CreateBridge, KeepMac, RemoveBridge, SetAlias
+from l2overlay.linux.features.gateway import InstallGateway, RemoveGateway, SetForwarding
 from l2overlay.linux.features.netfilter import RemoveFilter, SetBridgeFlag
 from l2overlay.linux.features.tap import HearAllMulticast
+from l2overlay.linux.nat import GatewaySpec
 from l2overlay.linux.undo import Undo
 
 MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -35,6 +39,11 @@ EVERY_CHANGE = (
     SetSysctl("tap0", "ipv6/conf/tap0/disable_ipv6", "1", "0"),
     AddAddress("br0", "10.0.0.1/24"),
     RemoveAddress("br0", "10.0.0.1/24"),
+    SetForwarding("br0", "ipv4/conf/eth0/rp_filter", "2", "1"),
+    InstallGateway(
+        "br0", GatewaySpec("lab", "br0", "eth0", (ip_network("10.0.0.0/24"),)), "4.nat=table,INPUT"
+    ),
+    RemoveGateway("br0", "lab", "4.nat=table,INPUT"),
 )
 
 
@@ -54,7 +63,7 @@ def test_an_undo_takes_back_in_reverse_order_what_had_a_value_before() -> None:
 
 def test_every_undo_survives_its_file() -> None:
     undo = Undo.of(EVERY_CHANGE)
-    assert len(undo.changes) == 10
+    assert len(undo.changes) == 12
     assert Undo.from_json(undo.to_json()) == undo
 
 
@@ -101,6 +110,11 @@ def test_a_file_that_we_did_not_write_is_refused_in_one_line(text: str) -> None:
     "forged",
     [
         RemoveBridge("br0", MAC, "docker0"),
+        SetForwarding("br0", "ipv4/conf/../forwarding", "1", None),
+        SetForwarding("br0", "ipv4/conf/eth0/mc_forwarding", "1", None),
+        SetForwarding("br0", "ipv4/conf/eth0/forwarding", "7", None),
+        RemoveGateway("br0", "lab; reboot", ""),
+        RemoveGateway("br0", "lab", "`reboot`"),
         RemoveBridge("br0", MAC, ""),
         SetMac("br0", "no MAC", None),
         SetMtu("br0", -1, None),

@@ -32,13 +32,13 @@ class Wake(Feature):
     """Sets the link up while it is wanted, and back when it is not."""
 
     def plan(self, spec: HostSpec, state: HostState, made: Sequence[Change]) -> list[Change]:
-        wanted = spec.extra(Woken)
+        wanted = spec.wanted(Woken)
         if wanted is None:
             return [change for change in made if isinstance(change, SetUp) and change.link == "dummy0"]
         return [SetUp(wanted.link, True, False)]
 
     def notes(self, spec: HostSpec, state: HostState) -> list[str]:
-        return ["dummy0 is set up"] if spec.extra(Woken) else []
+        return ["dummy0 is set up"] if spec.wanted(Woken) else []
 
 
 @pytest.fixture
