@@ -63,7 +63,7 @@ def test_a_feature_that_is_not_wanted_any_more_takes_away_what_it_made() -> None
 
 def kinds(kind: type[Change] = Change) -> Iterator[type[Change]]:
     for found in kind.__subclasses__():
-        if dataclasses.is_dataclass(found) and found.__module__.startswith("l2overlay."):
+        if dataclasses.is_dataclass(found) and found.__module__.startswith("l2overlay.linux."):
             yield found
 
 
