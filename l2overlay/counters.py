@@ -90,6 +90,25 @@ class DropReason(StrEnum):
     SEND_FAILED = "send_failed"  # any other error of a send
 
 
+FAILED = (
+    DropReason.UNKNOWN_SESSION,
+    DropReason.EXPIRED_SESSION,
+    DropReason.REPLAYED,
+    DropReason.BAD_TAG,
+    DropReason.BAD_TRAIN,
+    DropReason.TRAIN_INCOMPLETE,
+    DropReason.BAD_TYPE,
+    DropReason.BAD_LENGTH,
+    DropReason.BAD_MAC1,
+    DropReason.BAD_HANDSHAKE,
+    DropReason.NO_COOKIE,
+    DropReason.HANDSHAKE_LIMIT,
+    DropReason.UNKNOWN_PEER,
+    DropReason.STALE_HANDSHAKE,
+)
+"""The reasons for which datagrams of a flood from strangers are dropped."""
+
+
 @dataclass(slots=True)
 class Counters:
     """What one node, or one of its peers, has carried: inner frames and their bytes, and outer datagrams.

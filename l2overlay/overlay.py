@@ -10,53 +10,43 @@ The shell (`node`, the simulator, a fuzzer, a test) calls:
     overlay.next_event()                       and what happened
 
 Frames go through the `Forwarder`. A frame from the TAP: the `Switch` names the peer, that peer's `Outbox` packs the frame,
-its `Session` seals. A datagram of a peer: the `Session` opens it, the `Inbox` unpacks it, the `Switch` lets the frames pass.
-Whatever is not DATA goes to `Membership`. A lone frame of a known flow takes a shorter way between the same ends
-(`microflows`).
+its `Session` seals. A datagram goes through the `Demultiplexer`: its `Session` opens it, the `Inbox` unpacks it, the
+`Switch` lets the frames pass. Whatever is not DATA goes to `Membership`. A lone frame of a known flow takes a shorter way
+between the same ends (`microflows`). `Ports` programs the `Forwarder` with what the control plane finds out.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
-from l2overlay.config.types import Config, PeerConfig
+from l2overlay.config.types import Config
 from l2overlay.controlplane.events import (
     DatagramReturned,
     Event,
     PeerDown,
     PeerUp,
-    StationFrozen,
-    StationMoved,
 )
-from l2overlay.controlplane.handshake import FEATURE_LAN, HandshakeContext
+from l2overlay.controlplane.handshake import HandshakeContext
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.membership import Membership
 from l2overlay.controlplane.overview import FdbEntry, PeerStatus, peer_status
-from l2overlay.controlplane.peer import Peer
-from l2overlay.controlplane.protection import LoopStatus, Protection, StormStatus
+from l2overlay.controlplane.ports import Ports
+from l2overlay.controlplane.protection import LoopStatus, Protection, StormStatus, peer_of
 from l2overlay.controlplane.refusals import Refusal
-from l2overlay.controlplane.witness import CHANCE_LEN
 from l2overlay.counters import Counters, DropReason
+from l2overlay.dataplane.demultiplexer import Demultiplexer
 from l2overlay.dataplane.ethernet import (
     ETHERNET_HEADER_LEN,
-    SOURCE,
-    VIRTIO_LEN,
     split_station_key,
-    station_key,
 )
-from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
-from l2overlay.dataplane.forwarder import Forwarder, Refused
+from l2overlay.dataplane.fdb import FilteringDatabase, Port
+from l2overlay.dataplane.forwarder import Forwarder
 from l2overlay.dataplane.gate import FilterGate
 from l2overlay.dataplane.mirror import Mirror
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
-from l2overlay.dataplane.session import REJECT_TIME, Session
 from l2overlay.dataplane.switch import Switch
 from l2overlay.dataplane.wire import (
     CHECKSUM_LEN,
-    DATA_TYPE,
-    TRAIN_TYPE,
-    Record,
-    control_record,
 )
 from l2overlay.errors import ConfigError, Problem
 from l2overlay.seams import Burst, Gather, TapFrame
@@ -69,24 +59,6 @@ RETURNED_INTERVAL = 10.0
 
 MAX_EVENTS = 4096
 """Events that are kept until `next_event` fetches them; the oldest are given up first."""
-
-FAILED = (
-    DropReason.UNKNOWN_SESSION,
-    DropReason.EXPIRED_SESSION,
-    DropReason.REPLAYED,
-    DropReason.BAD_TAG,
-    DropReason.BAD_TRAIN,
-    DropReason.TRAIN_INCOMPLETE,
-    DropReason.BAD_TYPE,
-    DropReason.BAD_LENGTH,
-    DropReason.BAD_MAC1,
-    DropReason.BAD_HANDSHAKE,
-    DropReason.NO_COOKIE,
-    DropReason.HANDSHAKE_LIMIT,
-    DropReason.UNKNOWN_PEER,
-    DropReason.STALE_HANDSHAKE,
-)
-"""The reasons for which datagrams of a flood from strangers are dropped."""
 
 TAGS_LEN = 8
 """Two VLAN tags, which the segment's MTU does not count."""
@@ -124,16 +96,18 @@ class Overlay:
         self._forwarder = Forwarder(self._switch, self._links, self._local.counters, max_frame_len)
         self._microflows = self._forwarder.microflows
         self._members = Membership(self._local, config, max_frame_len + CHECKSUM_LEN, now)
-        self._opened: tuple[Session, Address, list[bytes]] | None = None
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._next_sweep = now + SWEEP_INTERVAL
         self._tell_returned = now
         self._protection = Protection(context.public_key, random(32), self._forwarder.counters_of, now)
         self._witnesses = self._protection.loop.witnesses
-        self._set_static_stations((), config.peers, now)
+        own = context.public_key
+        self._ports = Ports(own, self._members, self._protection, self._forwarder, random)
+        self._demultiplexer = Demultiplexer(self._links, self._forwarder, self._local.counters, self._ports)
+        self._ports.set_static_stations((), config.peers, now)
         self._config = config
         self._protection.configure(config, self._switch, now)
-        self._program_ports()
+        self._ports.program()
 
     @property
     def gate(self) -> FilterGate | None:
@@ -180,10 +154,10 @@ class Overlay:
         if forwarder.own_datagrams is not None:
             frames = self._without_own(frames, now)
         if self._witnesses.waiting:
-            frames = self._without_witnesses(frames, now)
+            frames = self._ports.without_witnesses(frames, now)
         groups = forwarder.decide(frames, now)
         if forwarder.refused:
-            self._look_at_refused(now)  # before anything leaves: a probe that came back closes ports
+            self._ports.tell_refused(now)  # before anything leaves: a probe that came back closes ports
         forwarder.send(groups, now)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._program(now)
@@ -196,34 +170,6 @@ class Overlay:
             self._local.events.append(DatagramReturned())
         return kept
 
-    def _without_witnesses(self, frames: Sequence[TapFrame], now: float) -> Sequence[TapFrame]:
-        kept = [frame for frame in frames if not self._witnesses.heard(frame[VIRTIO_LEN:], now)]
-        if len(kept) < len(frames):
-            self._forwarder.drop_missing(frames, kept, DropReason.LOOP_PROBE)
-            self._protection.loop.heard_witness(now)
-            self._follow_loops(now)
-        return kept
-
-    def _look_at_refused(self, now: float) -> None:
-        refused, self._forwarder.refused = self._forwarder.refused, []
-        for each in refused:
-            if each.port == LOCAL and self._concerns_loops(each, now):
-                continue
-            mac = MacAddress(each.head[SOURCE])
-            self._protection.tell_refused(each.reason, each.port, mac, now, count=each.counted)
-
-    def _concerns_loops(self, refused: Refused, now: float) -> bool:
-        """Whether the loop guard acts on a refused frame from the TAP: it is a probe that came back, or a reason to look."""
-        loop = self._protection.loop
-        if refused.reason is DropReason.LOOP_PROBE and loop.hear_untrusted(refused.head, now):
-            self._follow_loops(now)
-            return True
-        if loop.suspects:
-            loop.suspects = False
-            self._forwarder.frames.append([self._witnesses.make(self._local.random(CHANCE_LEN), now)])
-            return True
-        return False
-
     # -- the way in --------------------------------------------------------------------------------------------
 
     def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> bool:
@@ -234,112 +180,18 @@ class Overlay:
         overdue = self._local.wakeup <= now
         if overdue:
             self.handle_timer(now, all_read=False)
-        if len(bursts) == 1 and self._receive_alone(bursts[0], now):
-            if self._opened is None:
+        demultiplexer = self._demultiplexer
+        if len(bursts) == 1 and demultiplexer.receive_alone(bursts[0], now):
+            if demultiplexer.opened is None:
                 return overdue
         else:
-            for burst in bursts:
-                self._receive_burst(burst, now)
-        self._receive_opened(now)
+            demultiplexer.receive(bursts, now)
+        demultiplexer.unpack(now)
         if self._forwarder.refused:
-            self._look_at_refused(now)
+            self._ports.tell_refused(now)
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._program(now)
         return True
-
-    def _receive_alone(self, burst: Burst, now: float) -> bool:
-        """Open one datagram of DATA, and deliver the lone frame of a known flow; other contents wait in `_opened`.
-
-        Returns False, and changes nothing, for anything but one valid DATA datagram.
-        """
-        data = burst.buffers[0]
-        if len(data) > burst.datagram_size or len(burst.buffers) > 1:
-            return False
-        session = self._links.sessions.get(int.from_bytes(data[4:8], "little"))
-        if session is None or session.created_time + REJECT_TIME <= now:
-            return False
-        plaintext = session.open_alone_untrusted(data)
-        if plaintext is None:
-            return False
-        link = self._links.by_key[session.peer]
-        link.counters.rx_datagrams += 1
-        frame = self._microflows.unpack_untrusted(plaintext, link, session, burst.address, now)
-        if frame is not None:
-            self._forwarder.frames.append((frame,))
-        else:
-            self._opened = (session, burst.address, [plaintext])
-        return True
-
-    def _receive_burst(self, burst: Burst, now: float) -> None:
-        data, size = b"".join(burst.buffers), burst.datagram_size
-        if not data:
-            self._refuse(self._local.counters, DropReason.BAD_LENGTH)
-        at = 0
-        while at < len(data):
-            at = self._receive_run(data, at, size, burst.address, now)
-
-    def _receive_run(self, data: bytes, at: int, size: int, address: Address, now: float) -> int:
-        """Take the datagram at byte `at` of a burst, and those of its kind and session behind it. Returns where they end."""
-        if data[at] not in (DATA_TYPE, TRAIN_TYPE):
-            self._receive_opened(now)
-            self._local.counters.rx_datagrams += 1
-            self._members.receive_untrusted(data[at : at + size], address, now)
-            return at + size
-        session = self._links.sessions.get(int.from_bytes(data[at + 4 : at + 8], "little"))
-        if session is None:
-            self._refuse(self._local.counters, DropReason.UNKNOWN_SESSION)
-            return at + size
-        link = self._links.by_key[session.peer]
-        plaintexts, end = link.open_untrusted(session, data, at, size, address, now)
-        if plaintexts:
-            self._collect_opened(session, address, plaintexts, now)
-        return end
-
-    @staticmethod
-    def _refuse(counters: Counters, reason: DropReason) -> None:
-        """Drop one datagram."""
-        counters.rx_datagrams += 1
-        counters.drop(reason)
-
-    def _collect_opened(
-        self, session: Session, address: Address, plaintexts: list[bytes], now: float
-    ) -> None:
-        """Bursts of one session that were read together are unpacked together.
-
-        A super-frame takes more datagrams than a burst holds: unpacked one by one, each would reach the TAP in two halves.
-        """
-        if self._opened is not None and self._opened[:2] == (session, address):
-            self._opened[2].extend(plaintexts)
-            return
-        if self._opened is not None:
-            self._receive_opened(now)
-        self._opened = (session, address, plaintexts)
-
-    def _receive_opened(self, now: float) -> None:
-        if self._opened is None:
-            return
-        (session, address, plaintexts), self._opened = self._opened, None
-        peer = self._members.peers[session.peer]
-        has_answer = peer.received_datagram(session, now)
-        received = peer.link.inbox.receive_untrusted(plaintexts, now)
-        if received.frames:
-            peer.received_frames(now)
-            self._forwarder.accept(peer.link, received.frames, now)
-        controls = received.controls
-        if len(controls) > 1:
-            controls = _with_one_challenge(controls)
-        is_used = not controls or peer.link.uses(session)
-        for kind, body in controls:
-            if not is_used:
-                peer.receive_former_control(kind, body, address, now)
-            elif kind is Record.LAN:
-                self._receive_lan(peer, body)
-            else:
-                peer.receive_control(kind, body, address, now)
-        if address != peer.link.endpoint and not any(kind is Record.PATH_CHALLENGE for kind, _ in controls):
-            peer.paths.heard_at(address, sum(map(len, plaintexts)), now)
-        if has_answer or controls:
-            peer.link.flush(now)
 
     def filter_loaded(self, known: Mapping[MacAddress, PeerKey]) -> None:
         """The kernel's filter knows these stations now: let the frames that waited for them pass."""
@@ -372,9 +224,8 @@ class Overlay:
         self._local.counters.drop(DropReason.FLOOD_FILTERED, count)
 
     def failed_datagrams(self) -> int:
-        """How many datagrams were dropped so far for a reason in `FAILED`, whoever sent them."""
-        counters = (self._local.counters, *(peer.counters for peer in self._members))
-        return sum(each.drops.get(reason, 0) for each in counters for reason in FAILED)
+        """How many datagrams were dropped so far as those of a flood from strangers are, whoever sent them."""
+        return self._members.failed_datagrams()
 
     @property
     def session_count(self) -> int:
@@ -417,7 +268,7 @@ class Overlay:
             self._switch.fdb.sweep(now)
         self._program(now)
         if self._protection.next_time() <= now:
-            self._guard_against_loops(now)
+            self._ports.guard_against_loops(now)
             self._program(now)
 
     def _catch_up(self, now: float) -> None:
@@ -435,79 +286,14 @@ class Overlay:
             events, self._local.events = self._local.events, []
             for event in events:
                 if isinstance(event, PeerUp):
-                    self._peer_came_up(self._members.peers[event.peer], now)
+                    self._ports.came_up(event.peer, now)
                 elif isinstance(event, PeerDown):
-                    self._forwarder.ports.pop(Port(event.peer), None)
-                    self._switch.fdb.flush(Port(event.peer))
-                    self._protection.loop.hurry(now)
+                    self._ports.went_down(event.peer, now)
                 self._events.append(event)
         if self._switch.moves or self._switch.freezes:
-            if self._switch.freezes:
-                # Frames that go in circles look like this: probe now, not in a second.
-                self._protection.loop.hurry(now)
-            self._tell_moves()
+            self._events += self._ports.moves(now)
         if self._protection.has_news():
             self._events += self._protection.news(now)
-
-    def _peer_came_up(self, peer: Peer, now: float) -> None:
-        if Port(peer.key) not in self._protection.closed:
-            self._forwarder.ports[Port(peer.key)] = peer.link
-        self._forwarder.send_waiting(peer.link)
-        self._protection.loop.hurry(now)
-        self._protection.loop.tell(peer.key)
-        peer.link.flush(now, frames=True)
-
-    def _tell_moves(self) -> None:
-        for key, old, new in self._switch.moves:
-            mac, vlan = split_station_key(key)
-            self._events.append(StationMoved(mac, vlan, _peer_of(old), _peer_of(new)))
-        for freeze in self._switch.freezes:
-            mac, vlan = split_station_key(freeze.station)
-            self._events.append(StationFrozen(mac, vlan, _peer_of(freeze.port), _peer_of(freeze.other)))
-        self._switch.moves.clear()
-        self._switch.freezes.clear()
-
-    # -- loops and closed ports --------------------------------------------------------------------------------
-
-    def _guard_against_loops(self, now: float) -> None:
-        self._follow_loops(now)
-        loop = self._protection.loop
-        if not loop.enabled or loop.next_probe > now:
-            return
-        self._forwarder.frames.append(
-            [loop.probe([link.key for link in self._forwarder.ports.values()], now)]
-        )
-        keys, body = loop.lan_records()
-        for peer in (self._members.peers[key] for key in keys if key in self._members.peers):
-            if peer.up and peer.features & FEATURE_LAN:
-                peer.link.outbox.add_record(control_record(Record.LAN, body))
-                peer.link.flush(now)
-
-    def _follow_loops(self, now: float) -> None:
-        up = [peer.key for peer in self._members if peer.up]
-        if self._protection.follow_loops(self._switch, up, now):
-            self._program_ports()
-            self._protection.loop.hurry(now)
-
-    def _program_ports(self) -> None:
-        """Program what protects, and the ports: frames go to every peer that is up and not closed."""
-        forwarder, protection = self._forwarder, self._protection
-        forwarder.guards, forwarder.storm, forwarder.closed = (
-            protection.guards,
-            protection.storm,
-            protection.closed,
-        )
-        forwarder.ring = protection.loop.ring is not None
-        forwarder.ports = {
-            Port(peer.key): peer.link
-            for peer in self._members
-            if peer.up and Port(peer.key) not in protection.closed
-        }
-        forwarder.reconsider()
-
-    def _receive_lan(self, peer: Peer, body: bytes) -> None:
-        if self._protection.loop.receive_lan(peer.key, body):
-            self._switch.fdb.flush(Port(peer.key))
 
     # -- what the shell tells ----------------------------------------------------------------------------------
 
@@ -539,12 +325,12 @@ class Overlay:
         self._catch_up(now)
         old, self._config = self._config, config
         self._switch.fdb.ageing_time = config.segment.ageing_time
-        self._set_static_stations(old.peers, config.peers, now)
+        self._ports.set_static_stations(old.peers, config.peers, now)
         self._members.reconfigure(config, now)
         self._protection.configure(config, self._switch, now)
-        self._follow_loops(now)
+        self._ports.follow_loops(now)
         self._protection.close_ports(self._switch)
-        self._program_ports()
+        self._ports.program()
         self._program(now)
 
     def leave(self, now: float) -> None:
@@ -552,16 +338,6 @@ class Overlay:
         self._catch_up(now)
         for peer in self._members:
             peer.say_bye()
-
-    def _set_static_stations(self, old: Sequence[PeerConfig], new: Sequence[PeerConfig], now: float) -> None:
-        before = {(mac, peer.public_key) for peer in old for mac in peer.macs}
-        after = {(mac, peer.public_key) for peer in new for mac in peer.macs}
-        for mac, _ in before - after:
-            self._switch.fdb.remove(station_key(mac, 0))
-        self._switch.fdb.forget({mac for mac, _ in after - before})  # where it was learned, in a VLAN too
-        for mac, key in after - before:
-            port = LOCAL if key == self._local.context.public_key else Port(key)
-            self._switch.fdb.add_static(station_key(mac, 0), port, now)
 
     # -- what can be seen --------------------------------------------------------------------------------------
 
@@ -576,10 +352,7 @@ class Overlay:
 
     def total_counters(self) -> Counters:
         """Counters of the whole node: its own and those of all peers, added up."""
-        total = Counters()
-        for counters in (self._local.counters, *(peer.counters for peer in self._members)):
-            total.add(counters)
-        return total
+        return self._members.total_counters()
 
     @property
     def stamp(self) -> int:
@@ -601,16 +374,6 @@ class Overlay:
     def stations(self, now: float) -> list[FdbEntry]:
         """The filtering database without expired entries, remote and local."""
         return [
-            FdbEntry(*split_station_key(key), _peer_of(entry.port), entry.static, now - entry.heard)
+            FdbEntry(*split_station_key(key), peer_of(entry.port), entry.static, now - entry.heard)
             for key, entry in self._switch.fdb.entries(now)
         ]
-
-
-def _with_one_challenge(controls: list[tuple[Record, bytes]]) -> list[tuple[Record, bytes]]:
-    """Keep only the last PATH_CHALLENGE of what was read together: the address that each came from is not proven."""
-    challenges = [control for control in controls if control[0] is Record.PATH_CHALLENGE]
-    return [control for control in controls if control[0] is not Record.PATH_CHALLENGE] + challenges[-1:]
-
-
-def _peer_of(port: Port) -> PeerKey | None:
-    return None if port == LOCAL else PeerKey(port)

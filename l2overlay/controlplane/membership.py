@@ -30,7 +30,7 @@ from l2overlay.controlplane.handshake import (
 from l2overlay.controlplane.local import LocalNode
 from l2overlay.controlplane.peer import Peer
 from l2overlay.controlplane.token_bucket import TokenBucket
-from l2overlay.counters import DropReason
+from l2overlay.counters import FAILED, Counters, DropReason
 from l2overlay.dataplane.wire import DATA_TYPE, TRAIN_TYPE
 from l2overlay.errors import DatagramError
 
@@ -138,6 +138,18 @@ class Membership:
             else:
                 self._add(peer_config, now)
         self.peers = {key: self.peers[key] for key in wanted if key in self.peers}
+
+    def failed_datagrams(self) -> int:
+        """How many datagrams were dropped so far for a reason in `FAILED`, whoever sent them."""
+        counters = (self._local.counters, *(peer.counters for peer in self))
+        return sum(each.drops.get(reason, 0) for each in counters for reason in FAILED)
+
+    def total_counters(self) -> Counters:
+        """Counters of the whole node: its own and those of all peers, added up."""
+        total = Counters()
+        for counters in (self._local.counters, *(peer.counters for peer in self)):
+            total.add(counters)
+        return total
 
     def admits_untrusted(
         self, data: bytes, size: int, host: bytes, stranger: Callable[[], Address], now: float

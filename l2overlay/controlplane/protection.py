@@ -148,7 +148,7 @@ class Protection:
             del self._told[next(iter(self._told))]
         self._told[reason, port, mac] = (now, count)
         more = max(0, count - told - 1) if last > -inf else 0
-        self.events.append(FrameRefused(reason, _peer_of(port), mac, detail, more))
+        self.events.append(FrameRefused(reason, peer_of(port), mac, detail, more))
 
     # -- time --------------------------------------------------------------------------------------------------
 
@@ -175,11 +175,11 @@ class Protection:
 
     def _tell_storms(self, storm: StormControl, now: float) -> None:
         for begun in storm.begun:
-            self.events.append(StormStarted(_peer_of(begun.port), KIND_NAMES[begun.kind]))
+            self.events.append(StormStarted(peer_of(begun.port), KIND_NAMES[begun.kind]))
         storm.begun.clear()
         for over in storm.ended(now):
             kind, lasted = KIND_NAMES[over.kind], over.last - over.began
-            self.events.append(StormEnded(_peer_of(over.port), kind, over.dropped, lasted))
+            self.events.append(StormEnded(peer_of(over.port), kind, over.dropped, lasted))
 
     # -- loops -------------------------------------------------------------------------------------------------
 
@@ -242,10 +242,11 @@ class Protection:
     def storms(self, now: float) -> list[StormStatus]:
         """Storms that go on."""
         return [
-            StormStatus(_peer_of(storm.port), KIND_NAMES[storm.kind], storm.dropped, now - storm.began)
+            StormStatus(peer_of(storm.port), KIND_NAMES[storm.kind], storm.dropped, now - storm.began)
             for storm in (self.storm.storms() if self.storm is not None else ())
         ]
 
 
-def _peer_of(port: Port) -> PeerKey | None:
+def peer_of(port: Port) -> PeerKey | None:
+    """The peer behind a port; None for LOCAL."""
     return None if port == LOCAL else PeerKey(port)

@@ -62,6 +62,12 @@ class Owner(Protocol):
     def wake_at(self, deadline: float) -> None:
         """Handle the owner's timer at `deadline` or earlier."""
 
+    def received_datagram(self, session: Session, now: float) -> bool:
+        """Datagrams of `session` verified. Returns True if the link has something to flush."""
+
+    def received_frames(self, now: float) -> None:
+        """Frames came."""
+
 
 class Links:
     """The links of one node, and what they have to send."""
@@ -83,7 +89,6 @@ class Link:
 
     __slots__ = (
         "_links",
-        "_owner",
         "counters",
         "current",
         "endpoint",
@@ -91,6 +96,7 @@ class Link:
         "key",
         "next",
         "outbox",
+        "owner",
         "previous",
         "traffic",
         "waiting",
@@ -117,7 +123,7 @@ class Link:
         self.previous: deque[Session] = deque()
         self.next: deque[Session] = deque()
         self._links = links
-        self._owner = owner
+        self.owner = owner
         links.by_key[key] = self
 
     # -- out ---------------------------------------------------------------------------------------------------
@@ -128,7 +134,7 @@ class Link:
             return DropReason.PEER_DOWN
         refused = self.waiting.add(frame, now)
         if refused is None:
-            self._owner.wake_at(self.waiting.deadline())
+            self.owner.wake_at(self.waiting.deadline())
         return refused
 
     def drop_frames(self, frames: Sequence[TapFrame], reason: DropReason) -> None:
@@ -141,7 +147,7 @@ class Link:
     def flush(self, now: float, *, frames: bool = False) -> None:
         """Seal and hand over what the outbox holds. `frames` says that frames are in it: a PING may go with them."""
         if frames and now >= self.traffic.next_with_frames:
-            self._owner.add_ping(now)
+            self.owner.add_ping(now)
         plaintexts = self.outbox.take()
         session, endpoint = self.current, self.endpoint
         if not plaintexts or session is None or endpoint is None:
@@ -154,7 +160,7 @@ class Link:
             self._links.bursts += bursts
             self.counters.tx_datagrams += count
         if len(plaintexts[0]) + DATA_OVERHEAD > BASE_SIZE:
-            self._owner.sent_large()
+            self.owner.sent_large()
 
     def send_alone(self, plaintext: bytes, address: Address) -> None:
         """One datagram under the current session to `address`, which need not be the endpoint."""

@@ -205,7 +205,7 @@ def test_an_own_datagram_is_seen_once() -> None:
 def test_a_ring_refuses_floods_of_both_directions_and_each_is_seen_once() -> None:
     meeting = Watched()
     meeting.node._protection.loop.heard_witness(meeting.now)
-    meeting.node._follow_loops(meeting.now)
+    meeting.node._ports.follow_loops(meeting.now)
     meeting.say(frame_record(b"\xff" * 6 + THERE + bytes(48)))
     from_tap(meeting, b"\xff" * 6 + HERE + bytes(48))
     assert [(s.direction, s.reason) for s in meeting.sights] == [

@@ -353,7 +353,7 @@ def test_cars_between_which_data_came_make_a_train() -> None:
 
 
 def test_cars_of_two_sessions_in_one_burst_find_their_own() -> None:
-    """As `Overlay._receive_run` does it: what one session does not take, the other is asked for."""
+    """As `Demultiplexer._receive_run` does it: what one session does not take, the other is asked for."""
     left, right = two_ends()
     other_left, other_right = two_ends()
     other_right.local_index = other_left.remote_index = 77
