@@ -21,36 +21,31 @@ ends, also after an error, Ctrl-C, SIGTERM or SIGHUP, and when the set-up itself
 
 import contextlib
 import itertools
-import json
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
-import l2overlay
 from l2overlay import keys
 from l2overlay.addresses import format_key
 from l2overlay.testing.capture import Capture
+from l2overlay.testing.machines import Guest, Host
 from l2overlay.testing.namespace import (
     LabError,
     Namespace,
     existing_namespaces,
     run_command,
-    signal_group,
     start_time_of,
     stop_processes,
 )
+from l2overlay.testing.node_process import READY_TIMEOUT, NodeProcess, child_environment
+from l2overlay.testing.ping import PingResult, ping
 from l2overlay.testing.snapshot import Snapshot, differences, take_snapshot
 
 __all__ = [
@@ -63,155 +58,18 @@ __all__ = [
     "NodeProcess",
     "PingResult",
     "Snapshot",
+    "child_environment",
     "differences",
     "existing_namespaces",
     "start_time_of",
 ]
 
 Family = Literal[4, 6]
-READY_TIMEOUT = 20.0
-"""Seconds. A cold start compiles the package's bytecode first; a warm start should take at most 1.5 s."""
-POLL_INTERVAL = 0.01
 PARALLEL_PINGS = 16
 MAX_NODES = 254
 """Hosts and guests are numbered by one octet of their addresses."""
 
 _lab_numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class PingResult:
-    """The counts of one `ping`. Times are seconds, None if no answer came."""
-
-    sent: int
-    received: int
-    duplicates: int
-    rtt: float | None
-    """The average."""
-    rtt_max: float | None
-
-    @property
-    def lost(self) -> int:
-        """Echo requests without an answer."""
-        return self.sent - self.received
-
-
-class Host(Namespace):
-    """A machine with the link `under0` on the underlay. It may have a bridge, guests behind the bridge, and a node."""
-
-    def __init__(self, name: str, label: str, number: int) -> None:
-        super().__init__(name)
-        self.number = number
-        self.label = label
-        """The node's name in peers.toml, and the name of the host's port of the switch."""
-        self.ipv4 = f"10.77.0.{number}"
-        self.ipv6 = f"fd77::{number:x}"
-        self.bridge: str | None = None
-        self.guests: list[Guest] = []
-        self.private_key = b""
-        self.public_key = b""
-
-    def has_link(self, link: str) -> bool:
-        """Whether the host has a link of that name now."""
-        return self.run(["ip", "link", "show", "dev", link], check=False).returncode == 0
-
-
-class Guest(Namespace):
-    """A station: a namespace with `eth0`. The other end of `eth0` is a link of the host with the guest's label."""
-
-    def __init__(self, name: str, label: str, number: int, host: Host, mtu: int) -> None:
-        super().__init__(name)
-        self.label = label
-        self.host = host
-        self.mtu = mtu
-        self.ipv4 = f"10.9.0.{number}"
-        self.ipv6 = f"fd09::{number:x}"
-        self.mac = f"52:54:09:00:00:{number:02x}"
-
-    def attach(self, bridge: str) -> None:
-        """Plug the guest into a bridge of its host."""
-        self.host.ip(f"link set {self.label} master {bridge}")
-
-    def detach(self) -> None:
-        """Take the guest out of its bridge."""
-        self.host.ip(f"link set {self.label} nomaster")
-
-
-class NodeProcess:
-    """A real `l2overlay join` in a host. Its output goes to a file, and errors show it."""
-
-    def __init__(
-        self, host: Host, peers_file: Path, key_file: Path, run_dir: Path, log: Path, *extra: str
-    ) -> None:
-        self.host = host
-        self.run_dir = run_dir
-        self.log = log
-        self.started_time = time.monotonic()
-        argv = [sys.executable, "-m", "l2overlay", "join", "--peers", str(peers_file), "--key", str(key_file)]
-        with log.open("wb") as output:
-            self.process = host.popen(
-                [*argv, "--run-dir", str(run_dir), *extra], stdout=output, env=child_environment()
-            )
-
-    @property
-    def pid(self) -> int:
-        """The pid of the node itself, because `ip netns exec` becomes the program that it starts."""
-        return self.process.pid
-
-    def output(self) -> str:
-        """What the node has printed so far."""
-        return self.log.read_text(errors="replace")
-
-    def ready_line(self) -> str | None:
-        """The line that begins with READY, or None if it has not come yet."""
-        return next((line for line in self.output().splitlines() if line.startswith("READY")), None)
-
-    def wait_ready(self, timeout: float = READY_TIMEOUT) -> float:
-        """Wait for READY, and return the seconds since the start. A LabError shows the node's output."""
-        deadline = time.monotonic() + timeout
-        while self.ready_line() is None:
-            if self.process.poll() is not None:
-                raise LabError(
-                    f"the node of {self.host.label} ended with {self.process.returncode}:\n{self.output()}"
-                )
-            if time.monotonic() > deadline:
-                raise LabError(
-                    f"the node of {self.host.label} was not READY in {timeout:g} s:\n{self.output()}"
-                )
-            time.sleep(POLL_INTERVAL)
-        return time.monotonic() - self.started_time
-
-    def ask(self, verb: str, *extra: str, timeout: float = 10.0) -> Any:
-        """Run `l2overlay VERB --json` for this node, and parse its output."""
-        argv = [sys.executable, "-m", "l2overlay", verb, "--json", "--run-dir", str(self.run_dir), *extra]
-        env = [f"{name}={value}" for name, value in child_environment().items() if name.startswith("PYTHON")]
-        return json.loads(self.host.run(["env", *env, *argv], timeout=timeout).stdout)
-
-    def terminate(self, timeout: float = 5.0) -> int:
-        """Send SIGTERM, and return the exit code. If the node does not end, kill it and raise LabError."""
-        signal_group(self.process, signal.SIGTERM)
-        try:
-            return self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise LabError(
-                f"the node of {self.host.label} did not end within {timeout:g} s:\n{self.output()}"
-            ) from None
-
-    def kill(self) -> None:
-        """Send SIGKILL, and wait. The node leaves behind what a crash would leave."""
-        signal_group(self.process, signal.SIGKILL)
-        self.process.wait()
-
-    def resident_memory(self) -> int:
-        """Bytes of memory that the node holds now (VmRSS, proc(5))."""
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        return int(found[1]) * 1024 if found else 0
-
-    def cpu_seconds(self) -> float:
-        """Processor time that the node has used, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Lab:
@@ -392,22 +250,7 @@ class Lab:
         wait: float = 1.0,
     ) -> PingResult:
         """Send echo requests from `guest`. `size` is the ICMP payload, `wait` how long to wait for the last answer."""
-        argv = [
-            "ping",
-            "-n",
-            "-q",
-            "-c",
-            str(count),
-            "-i",
-            f"{interval:g}",
-            "-W",
-            f"{wait:g}",
-            "-s",
-            str(size),
-            address,
-        ]
-        timeout = count * (interval + wait) + 10.0
-        return _ping_result(guest.run(argv, check=False, timeout=timeout))
+        return ping(guest, address, count, interval, size, wait)
 
     def ping_matrix(
         self, guests: Sequence[Guest] | None = None, count: int = 3, families: Iterable[Family] = (4, 6)
@@ -488,13 +331,6 @@ class Lab:
                 signal.signal(number, previous)
 
 
-def child_environment() -> dict[str, str]:
-    """Our environment, for a child that imports the same l2overlay and does not buffer its output."""
-    package_parent = str(Path(l2overlay.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-
-
 def _underlay_port(host: Host, mtu: int) -> list[str]:
     return [
         f"link add {host.label} mtu {mtu} type veth peer name under0 mtu {mtu} netns {host.name}",
@@ -508,21 +344,6 @@ def _underlay_addresses(host: Host) -> list[str]:
         f"addr add {host.ipv4}/24 dev under0",
         f"addr add {host.ipv6}/64 dev under0 nodad",
     ]
-
-
-def _ping_result(done: subprocess.CompletedProcess[str]) -> PingResult:
-    counts = re.search(r"(\d+) packets transmitted, (\d+) received", done.stdout)
-    if not counts:
-        raise LabError(f"ping said: {(done.stderr or done.stdout).strip()}")
-    duplicates = re.search(r"\+(\d+) duplicates", done.stdout)
-    times = re.search(r"= [\d.]+/([\d.]+)/([\d.]+)/", done.stdout)
-    return PingResult(
-        sent=int(counts[1]),
-        received=int(counts[2]),
-        duplicates=int(duplicates[1]) if duplicates else 0,
-        rtt=float(times[1]) / 1000 if times else None,
-        rtt_max=float(times[2]) / 1000 if times else None,
-    )
 
 
 def _try_delete(namespace: Namespace) -> str | None:
