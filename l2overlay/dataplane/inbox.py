@@ -1,9 +1,10 @@
-"""One peer's inbox: the plaintexts of one burst in, frames for the TAP out.
+"""The inbox of one peer: takes plaintexts that were read together, and gives frames for the TAP.
 
-Slices that follow one another are joined into a run; a gap or another record ends it. At the end of what was read a run is
-delivered as far as its units are whole, and the unit that has begun waits for the next read, so that the guest gets the
-segments that the other one sent. Fragments wait for the rest of their frame, bounded in number and time. A malformed record
-drops the rest of its datagram, is counted, and never raises: its sender is authentic, and still not trusted.
+Slices that follow one another are joined into a run. A gap, or a record of another kind, ends the run. When all plaintexts
+are read, the whole units of the last run are delivered. A unit of which only the beginning has come waits for the next read,
+so that the guest gets the same segments that the other guest sent. Fragments wait for the rest of their frame; how many
+wait, and how long, is limited. A malformed record is counted, and the rest of its datagram is dropped. It never raises an
+error: the sender is authentic, but its records may still be wrong.
 """
 
 from dataclasses import dataclass, field

@@ -1,13 +1,15 @@
-"""One peer's outbox: frames in, plaintexts out, each of which fills a datagram of the path's size or a train of them.
+"""The outbox of one peer: takes frames, and gives plaintexts that each fill one datagram of the path's size, or one train.
 
-What was read from the TAP together leaves together: records are packed in order, one after the other, into plaintexts
-that are full but for the last, so that one send carries them all (UDP GSO wants equal sizes). Nothing ever waits to fill
-one: `take` ends with whatever is there. "Datagram" below is one where trains have one car, and else the whole train.
+Frames that were read together leave together. Their records are packed in order, and every plaintext but the last is full,
+because UDP GSO needs datagrams of equal size. Nothing waits for more frames: `take` returns the last plaintext as it is.
+Below, "datagram" means a whole train where trains are longer than one car.
 
-- A small frame is one record. Many share a datagram.
-- A super-frame is cut into slices that fill each datagram to the byte, or to the unit where units must stay whole.
-- A lone TCP segment too large for a datagram is cut as a super-frame of one unit: the receiver joins it again (`offload`).
-- Any other frame too large for a datagram of its own travels as fragments, packed in the same way. So does a signed segment.
+- A small frame is one record. Many records share a datagram.
+- A super-frame is cut into slices. They fill each datagram to the last byte, or to the last whole unit where units must stay
+  whole.
+- A single TCP segment that does not fit a datagram is cut like a super-frame of one unit. The receiver joins it (`offload`).
+- Any other frame that does not fit a datagram is cut into fragments, which are packed in the same way. A signed segment is
+  such a frame.
 """
 
 from collections.abc import Sequence
