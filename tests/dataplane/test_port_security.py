@@ -3,7 +3,7 @@
 from l2overlay.addresses import MacAddress, PeerKey, parse_mac
 from l2overlay.config.types import Config, Learn, Party, PeerConfig, ProtectConfig, SegmentConfig
 from l2overlay.counters import DropReason
-from l2overlay.dataplane.ethernet import BROADCAST, plain, station_key
+from l2overlay.dataplane.ethernet import BROADCAST, station_key
 from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.protect.port_security import (
     FREEZE_TIME,
@@ -19,17 +19,11 @@ from l2overlay.dataplane.protect.port_security import (
 )
 from l2overlay.dataplane.reserved import neighbourly
 from l2overlay.dataplane.switch import FLOOD, Switch
-from l2overlay.seams import TapFrame
+from tests.frames import frame
 
 A, B, OWN = Port(b"A" * 32), Port(b"B" * 32), PeerKey(b"O" * 32)
 ONE, TWO, THREE = (parse_mac(f"52:54:00:00:00:0{n}") for n in (1, 2, 3))
 VLAN_5 = b"\x81\x00\x00\x05"
-
-
-def frame(
-    source: bytes, destination: bytes = BROADCAST, tag: bytes = b"", kind: bytes = b"\x08\x00"
-) -> TapFrame:
-    return plain(destination + source + tag + kind + bytes(46))
 
 
 def switch(**rules: PortRules) -> Switch:

@@ -1,12 +1,13 @@
 """Storm control as sentences: what is capped, what never is, and when a storm begins and ends."""
 
+from functools import partial
 from math import inf
 
 import pytest
 
 from l2overlay.config.types import StormConfig, StormLimit
 from l2overlay.counters import DropReason
-from l2overlay.dataplane.ethernet import BROADCAST, VIRTIO_LEN, plain
+from l2overlay.dataplane.ethernet import BROADCAST, VIRTIO_LEN
 from l2overlay.dataplane.fdb import LOCAL, Port
 from l2overlay.dataplane.protect.storm import (
     BROADCASTS,
@@ -17,6 +18,7 @@ from l2overlay.dataplane.protect.storm import (
     StormControl,
 )
 from l2overlay.seams import TapFrame
+from tests.frames import ARP, frame
 
 PEER = Port(b"P" * 32)
 LOUD = bytes.fromhex("525400000001")
@@ -26,8 +28,7 @@ AT_PEER = int(10 * PEER_MARGIN) + QUIET_FRAMES
 PLENTY = StormLimit(1e9, 1e12)
 
 
-def frame(destination: bytes = BROADCAST, source: bytes = LOUD, size: int = 60) -> TapFrame:
-    return plain(destination + source + b"\x08\x06" + bytes(size - 14))
+flooded = partial(frame, source=LOUD, kind=ARP)
 
 
 def control(frames: float = 100, size: float = 1e9, burst: float = 1.0) -> StormControl:
@@ -41,7 +42,7 @@ def refused(storms: StormControl, sent: TapFrame, port: Port = LOCAL, now: float
 def passed(
     storms: StormControl, count: int, now: float, sent: TapFrame | None = None, port: Port = LOCAL
 ) -> int:
-    return sum(refused(storms, sent or frame(), port, now) is None for _ in range(count))
+    return sum(refused(storms, sent or flooded(), port, now) is None for _ in range(count))
 
 
 def test_a_burst_passes_at_once_and_then_the_rate() -> None:
@@ -53,20 +54,20 @@ def test_a_burst_passes_at_once_and_then_the_rate() -> None:
 
 def test_bytes_are_capped_as_frames_are() -> None:
     storms = control(frames=1e6, size=100_000, burst=1.0)
-    assert passed(storms, 1000, 0.0, frame(size=1000)) == 100 + QUIET_FRAMES
+    assert passed(storms, 1000, 0.0, flooded(size=1000)) == 100 + QUIET_FRAMES
 
 
 def test_a_super_frame_fits_into_the_smallest_bucket() -> None:
     storms = control(frames=1, size=1500, burst=0.001)
-    assert refused(storms, frame(size=65_549)) is None
+    assert refused(storms, flooded(size=65_549)) is None
 
 
 def test_classes_and_ports_have_buckets_of_their_own() -> None:
     storms = control(frames=10)
     assert passed(storms, 100, 0.0) == 10 + QUIET_FRAMES
     assert passed(storms, 100, 0.0, port=PEER) == AT_PEER
-    assert passed(storms, 100, 0.0, frame(MULTICAST)) == 100
-    assert passed(storms, 100, 0.0, frame(UNKNOWN)) == 100
+    assert passed(storms, 100, 0.0, flooded(destination=MULTICAST)) == 100
+    assert passed(storms, 100, 0.0, flooded(destination=UNKNOWN)) == 100
 
 
 @pytest.mark.parametrize(
@@ -82,20 +83,22 @@ def test_what_is_too_much_is_dropped_with_the_reason_of_its_class(
 ) -> None:
     limit = StormLimit(1, 1e9)
     storms = StormControl(StormConfig(limit, limit, limit))
-    assert {refused(storms, frame(destination)) for _ in range(20)} == {None, reason}
+    assert {refused(storms, flooded(destination=destination)) for _ in range(20)} == {None, reason}
 
 
 def test_a_neighbour_of_the_storm_still_asks_for_addresses() -> None:
     storms = control(frames=10)
     passed(storms, 1000, 0.0)
-    quiet = frame(source=bytes.fromhex("525400000002"))
+    quiet = flooded(source=bytes.fromhex("525400000002"))
     assert passed(storms, 3, 0.0, quiet) == 3
     assert passed(storms, 1000, 0.05, quiet) < 10
 
 
 def test_a_storm_of_ever_new_addresses_gains_next_to_nothing() -> None:
     storms = control(frames=10)
-    through = sum(refused(storms, frame(source=b"\x02" + n.to_bytes(5, "big"))) is None for n in range(5000))
+    through = sum(
+        refused(storms, flooded(source=b"\x02" + n.to_bytes(5, "big"))) is None for n in range(5000)
+    )
     assert through == 10 + QUIET_LIMIT
 
 

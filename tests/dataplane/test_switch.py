@@ -15,6 +15,7 @@ from l2overlay.dataplane.fdb import LOCAL, FilteringDatabase, Port
 from l2overlay.dataplane.reserved import RESERVED_PROTOCOLS, is_reserved, neighbourly
 from l2overlay.dataplane.switch import FLOOD, Decision, Switch
 from l2overlay.seams import TapFrame
+from tests.frames import frame
 
 HERE, THERE, ELSEWHERE = (bytes.fromhex(f"52540000000{n}") for n in (1, 2, 3))
 OWN_BRIDGE = MacAddress(bytes.fromhex("fe0000000001"))
@@ -36,10 +37,6 @@ class Bench:
 
     def from_peer(self, peer: Port, source: bytes, destination: bytes, tag: bytes = b"") -> DropReason | None:
         return self.switch.forward_from_peer(frame(source, destination, tag), peer, self.now)
-
-
-def frame(source: bytes, destination: bytes, tag: bytes = b"") -> TapFrame:
-    return plain(destination + source + tag + b"\x08\x00" + bytes(46))
 
 
 def c_tag(vlan: int, priority: int = 0) -> bytes:
