@@ -86,6 +86,7 @@ def test_dpkg_installs_the_package_and_removes_all_of_it(package: Path, tmp_path
     script = """
         dpkg -i /var/l2overlay.deb
         l2overlay --version
+        l2overlay status none || echo "status ended with $?"
         id -nG l2overlay
         ls -l /usr/lib/systemd/system/l2overlay@.service
         ls /usr/share/man/man1/l2overlay-join.1.gz /usr/share/bash-completion/completions/l2overlay
@@ -98,6 +99,7 @@ def test_dpkg_installs_the_package_and_removes_all_of_it(package: Path, tmp_path
     """
     said = run(["unshare", "-m", "sh", "-c", IN_AN_OVERLAY, "sh", str(tmp_path), str(package), script], 300)
     assert f"l2overlay {__version__.split('.dev')[0]}" in said
+    assert "\nstatus ended with 3\n" in said, "the exit code of the program is that of the verb"
     assert "\nl2overlay\n" in said, "the user of the service, and its group"
     assert said.rstrip().splitlines()[-1]
     assert "lan.key" in said
