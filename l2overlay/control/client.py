@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from l2overlay.errors import HostPermissionError, L2OverlayError, NoDaemonError
+from l2overlay.control.run_dir import closed_to_this_user
+from l2overlay.errors import L2OverlayError, NoDaemonError
 
 MAX_REQUEST_LEN = 65536
 MAX_ANSWER_LEN = 64 * 1024 * 1024
@@ -51,10 +52,8 @@ def _connected(path: Path) -> socket.socket:
         ) from None
     except PermissionError:
         connection.close()
-        raise HostPermissionError(
-            f"{path} is closed to this user: run the command with sudo, or let root give it to a group of yours "
-            f"(chgrp GROUP {path})"
-        ) from None
+        advice = f", or let root give it to a group of yours (chgrp GROUP {path})"
+        raise closed_to_this_user(path, path, advice) from None
     except OSError as error:
         connection.close()
         raise NoDaemonError(f"no node answers at {path} ({error.strerror or error})") from None

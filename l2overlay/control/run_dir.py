@@ -16,9 +16,11 @@ belong to the network namespace and vanish with their process.
 import contextlib
 import errno
 import fcntl
+import grp
 import json
 import os
 import socket
+import stat
 import struct
 import time
 from collections.abc import Iterable, Iterator
@@ -102,9 +104,7 @@ class RunDir:
         try:
             fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         except PermissionError:
-            raise HostPermissionError(
-                f"{self.path} is closed to this user: run the command with sudo"
-            ) from None
+            raise closed_to_this_user(self.path, self.lock) from None
         except OSError:
             return None
         try:
@@ -249,6 +249,23 @@ class StampFile:
 def boot_id() -> str:
     """This boot's name."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def closed_to_this_user(path: Path, asked: Path, otherwise: str = "") -> HostPermissionError:
+    """The error for a user who may not open `asked`. It names the group whose members may; `otherwise` stands there if
+    that group is root's."""
+    with contextlib.suppress(OSError):
+        entry = asked.stat()
+        if entry.st_gid and entry.st_mode & stat.S_IRGRP:
+            otherwise = f", or as a member of the group {_group_name(entry.st_gid)}"
+    return HostPermissionError(f"{path} is closed to this user: run the command with sudo{otherwise}")
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def running_segments(root: Path = RUN_ROOT) -> Iterator[tuple[str, RunDir]]:

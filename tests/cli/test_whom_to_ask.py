@@ -78,6 +78,21 @@ def test_who_may_not_ask_is_told_how_to_and_not_that_nothing_runs(call: Call, no
 
 
 @pytest.mark.host
+@pytest.mark.parametrize("closed", ["control.sock", "lock"])
+def test_who_may_not_ask_is_told_the_group_whose_members_may(
+    call: Call, node: FixedNode, root: Path, closed: str
+) -> None:
+    """The service has a umask of 0027, so that the lock is closed as well as the socket."""
+    for name in {"control.sock", closed}:
+        os.chown(root / "lab" / name, 0, GROUP)
+        (root / "lab" / name).chmod(0o660)
+    with as_nobody():
+        code, _, err = call("status", "lab")
+    assert code == 5
+    assert f"or as a member of the group {GROUP}\n" in err
+
+
+@pytest.mark.host
 @pytest.mark.parametrize("closed", ["", "lab"])
 def test_a_run_directory_that_is_closed_is_not_called_empty(
     call: Call, node: FixedNode, root: Path, closed: str
