@@ -89,6 +89,17 @@ def test_containers_of_lxc_on_two_hosts_ping_each_other_and_fetch_a_file(tmp_pat
 
 
 @pytest.mark.host
+def test_a_guest_of_one_host_reaches_the_world_behind_the_gateway_of_another(tmp_path: Path) -> None:
+    require("/usr/sbin/iptables", "/usr/sbin/ip6tables")
+    done = run_example(EXAMPLES / "gateway" / "run.py", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = (tmp_path / "seen.txt").read_text()
+    assert "g1 asks 203.0.113.1: you are 203.0.113.2\n" in seen  # masqueraded: not 10.9.0.1
+    assert "g1 asks 2001:db8::1: you are 2001:db8::2\n" in seen
+    assert "after leave: exit codes [0, 0], 0 lines of rules are left" in seen
+
+
+@pytest.mark.host
 def test_the_cni_plugin_adds_and_deletes_by_what_attach_prints(tmp_path: Path) -> None:
     require("/usr/lib/cni/bridge")
     done = run_example(EXAMPLES / "cni" / "run.py", "--out", tmp_path)
