@@ -20,6 +20,7 @@ from l2overlay.addresses import Address, PeerKey, format_key
 from l2overlay.config.read import parse_config
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, TapFrame
+from tests import drive
 
 HERE, THERE = Address("192.0.2.1", 7470), Address("192.0.2.2", 7470)
 GUEST, STATION = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
@@ -167,12 +168,11 @@ class Meeting:
 
     def to_node(self, *datagrams: bytes, source: Address = THERE) -> list[tuple[Address, bytes]]:
         """Give datagrams to the node, each as the kernel may join them; returns what it sends."""
-        for datagram in datagrams:
-            self.node.receive_datagrams([Burst(source, len(datagram), [datagram])], self.now)
+        drive.receive_each(self.node, datagrams, source, self.now)
         return self.from_node()
 
     def from_node(self) -> list[tuple[Address, bytes]]:
-        return [(b.address, d) for b in self.node.bursts_to_send() for d in b.datagrams()]
+        return drive.sent(self.node)
 
     def burst_to_node(self, datagrams: list[bytes]) -> None:
         self.node.receive_datagrams([Burst(THERE, len(datagrams[0]), datagrams)], self.now)

@@ -21,7 +21,7 @@ from l2overlay.dataplane.session import Session
 from l2overlay.dataplane.wire import RECORD, RECORD_LEN, Record, control_record
 from l2overlay.keys import public_key
 from l2overlay.overlay import Overlay
-from l2overlay.seams import Burst
+from tests import drive
 
 START = 1000.0
 FAR_ADDRESS = Address("192.0.2.2", 7470)
@@ -54,16 +54,11 @@ class NearEnd:
 
     def receive(self, *datagrams: bytes, source: Address = FAR_ADDRESS) -> list[tuple[Address, bytes]]:
         """Give it datagrams; returns what it sends."""
-        for datagram in datagrams:
-            self.overlay.receive_datagrams([Burst(source, max(1, len(datagram)), [datagram])], self.now)
+        drive.receive_each(self.overlay, datagrams, source, self.now)
         return self.sent()
 
     def sent(self) -> list[tuple[Address, bytes]]:
-        return [
-            (burst.address, datagram)
-            for burst in self.overlay.bursts_to_send()
-            for datagram in burst.datagrams()
-        ]
+        return drive.sent(self.overlay)
 
     def wait(self, seconds: float) -> list[tuple[float, bytes]]:
         """Let time pass, timers included; returns what it sends, and when."""
@@ -76,10 +71,7 @@ class NearEnd:
         return sent
 
     def events(self) -> list[Event]:
-        events = []
-        while (event := self.overlay.next_event()) is not None:
-            events.append(event)
-        return events
+        return drive.events(self.overlay)
 
     def drops(self, reason: DropReason) -> int:
         return self.overlay.total_counters().drops.get(reason, 0)

@@ -14,7 +14,8 @@ from l2overlay.counters import Counters
 from l2overlay.dataplane.session import Session
 from l2overlay.keys import public_key
 from l2overlay.overlay import Overlay
-from l2overlay.seams import Burst, TapFrame
+from l2overlay.seams import TapFrame
+from tests import drive
 
 NODE_PRIVATE, INSIDER_PRIVATE = b"\x01" * 32, b"\x02" * 32
 NODE_KEY, INSIDER_KEY = public_key(NODE_PRIVATE), public_key(INSIDER_PRIVATE)
@@ -91,8 +92,7 @@ class Meeting:
         ]
 
     def receive(self, *datagrams: bytes, address: Address = INSIDER_ADDRESS) -> None:
-        bursts = [Burst(address, max(1, len(datagram)), [datagram]) for datagram in datagrams]
-        self.node.receive_datagrams(bursts, self.now)
+        self.node.receive_datagrams(drive.bursts_of(datagrams, address), self.now)
 
     def say(self, *plaintexts: bytes) -> list[list[bytes]]:
         """The insider says it; the frames that reach the node's TAP, as gather lists."""
@@ -103,7 +103,7 @@ class Meeting:
         return [[bytes(piece) for piece in frame] for frame in self.node.frames_to_deliver()]
 
     def sent(self) -> list[bytes]:
-        return [datagram for burst in self.node.bursts_to_send() for datagram in burst.datagrams()]
+        return [datagram for _, datagram in drive.sent(self.node)]
 
     def opened(self) -> list[bytes]:
         """What the node has sent to the insider, opened."""
@@ -113,10 +113,7 @@ class Meeting:
         return plaintexts
 
     def events(self) -> list[Event]:
-        events: list[Event] = []
-        while (event := self.node.next_event()) is not None:
-            events.append(event)
-        return events
+        return drive.events(self.node)
 
     def read_from_tap(self, *frames: bytes) -> None:
         self.node.receive_frames([TapFrame(frame) for frame in frames], self.now)

@@ -13,6 +13,7 @@ from l2overlay.dataplane.wire import CONTROL_BODY_LEN, Record
 from l2overlay.keys import public_key
 from l2overlay.overlay import Overlay
 from l2overlay.seams import Burst, TapFrame
+from tests import drive
 from tests.dataplane.insider import (
     INSIDER_ADDRESS,
     INSIDER_KEY,
@@ -120,8 +121,7 @@ class _Company:
         meeting = self.meeting
         meeting.delivered()
         assert len(meeting.events()) <= MAX_EVENTS * len(datagrams)
-        bursts = meeting.node.bursts_to_send()
-        sent = [(burst.address, datagram) for burst in bursts for datagram in burst.datagrams()]
+        sent = drive.sent(meeting.node)
         assert len(sent) <= MAX_ANSWERS * len(datagrams), len(sent)
         assert {where for where, _ in sent} <= {INSIDER_ADDRESS, HONEST_ADDRESS, address}
         reflected = [datagram for where, datagram in sent if where == STRANGER_ADDRESS]
@@ -167,11 +167,9 @@ class _Company:
                 return
 
     def _to_honest(self, datagrams: list[bytes]) -> None:
-        bursts = [Burst(NODE_ADDRESS, max(1, len(d)), [d]) for d in datagrams]
-        self.honest.receive_datagrams(bursts, self.meeting.now)
+        self.honest.receive_datagrams(drive.bursts_of(datagrams, NODE_ADDRESS), self.meeting.now)
         self.arrived += self.honest.frames_to_deliver()
-        while self.honest.next_event() is not None:
-            pass
+        drive.events(self.honest)
 
 
 def replace_address(burst: Burst, address: Address) -> Burst:
