@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from l2overlay.errors import HostPermissionError, HostSetupError
-from l2overlay.linux import nftables
+from l2overlay.linux import nftables, observe
 from l2overlay.linux.iptables import CHAIN_PREFIX as FILTER_PREFIX
 from l2overlay.linux.privileges import remedy
 
 Network = IPv4Network | IPv6Network
 
 PREFIX = "L2U-"
-FAMILIES = (4, 6)
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
 HOOKS = {"nat": "POSTROUTING", "filter": "FORWARD"}
 BUILT_IN = {
@@ -105,7 +104,7 @@ def _forwarded(spec: GatewaySpec, subnets: Sequence[Network]) -> Iterator[str]:
 
 def missing(spec: GatewaySpec) -> tuple[str, ...]:
     """What is not as `install` makes it, in words. Raises HostSetupError."""
-    return tuple(problem for version in FAMILIES for problem in _missing(spec, version))
+    return tuple(problem for version in _families() for problem in _missing(spec, version))
 
 
 def _missing(spec: GatewaySpec, version: int) -> Iterator[str]:
@@ -124,7 +123,7 @@ def _missing(spec: GatewaySpec, version: int) -> Iterator[str]:
 
 def install(spec: GatewaySpec) -> None:
     """Put the rules in place, whatever is there. Each table changes as a whole. Raises HostSetupError."""
-    for version in FAMILIES:
+    for version in _families():
         parts = render(spec, version)
         for table in HOOKS:
             found, part = read_found(version, table, spec.segment), parts.get(table)
@@ -137,7 +136,7 @@ def install(spec: GatewaySpec) -> None:
 def remove(segment: str, absent: str) -> None:
     """Remove our chains and hooks, and what of `absent` is empty. Raises HostSetupError."""
     made = dict(part.split("=", 1) for part in absent.split())
-    for version in FAMILIES:
+    for version in _families():
         for table in HOOKS:
             found = read_found(version, table, segment)
             _restore(version, table, _removal(segment, table, found))
@@ -152,7 +151,7 @@ def absent_parts(spec: GatewaySpec) -> str:
     if "nf_tables" not in _run([PROGRAMS[4], "--version"]):
         return ""
     parts = []
-    for version in FAMILIES:
+    for version in _families():
         for table, built_in in BUILT_IN.items() if spec.of_family(version) else ():
             chains = nftables.table_chains(version, table)
             names = [
@@ -191,6 +190,11 @@ def parse_found(text: str, table: str, segment: str) -> Found:
         in_place=bool(hooks) and (table == "nat" or hooks[0] in leading),
         policies=policies,
     )
+
+
+def _families() -> tuple[int, ...]:
+    """Those that the kernel has: without IPv6, ip6tables-save fails."""
+    return (4, 6) if observe.has_ipv6() else (4,)
 
 
 def _renewal(spec: GatewaySpec, table: str, found: Found, part: Part) -> list[str]:

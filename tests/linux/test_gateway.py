@@ -8,7 +8,7 @@ import pytest
 
 from l2overlay.addresses import derive_macs
 from l2overlay.errors import HostSetupError
-from l2overlay.linux import host, nat
+from l2overlay.linux import host, nat, observe
 from l2overlay.linux.apply import apply_changes
 from l2overlay.linux.changes import Change
 from l2overlay.linux.feature import HostSpec
@@ -156,6 +156,20 @@ def test_the_rules_are_read_back_as_they_were_written_and_go_to_the_last(
         there.run([programs[4], "-D", "FORWARD", "-j", "DROP"])
         nat.remove("lab", absent)
     assert rules(there, programs) == before
+
+
+def test_a_kernel_without_ipv6_gets_the_rules_of_ipv4_only(
+    namespace: Callable[[], Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = namespace()
+    monkeypatch.setattr(nat, "PROGRAMS", {4: "iptables", 6: "no-such-program"})
+    monkeypatch.setattr(observe, "has_ipv6", lambda: False)
+    with inside(there):
+        absent = nat.absent_parts(WANTED)
+        nat.install(WANTED)
+        assert nat.missing(WANTED) == ()
+        nat.remove("lab", absent)
+    assert "L2U" not in there.run(["iptables-save"]).stdout
 
 
 def rules(namespace: Namespace, programs: dict[int, str]) -> list[str]:
