@@ -80,6 +80,9 @@ class DropReason(StrEnum):
     # the socket and the TAP
     RECEIVE_OVERFLOW = "receive_overflow"  # the UDP socket had no room for a datagram
     TAP_OVERFLOW = "tap_overflow"  # the queue of the TAP (2000 frames) had no room for a frame
+    ECN_CONGESTED = (
+        "ecn_congested"  # a router said "congested" of a packet whose guest knows no ECN (RFC 6040)
+    )
     TAP_REFUSED = "tap_refused"  # the kernel refused a frame, or there is no TAP at the moment
     TAP_FULL = "tap_full"  # the TAP had no room: the guests' side takes frames too slowly
     SEND_REFUSED = "send_refused"  # EPERM: a local firewall

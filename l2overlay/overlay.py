@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from l2overlay.addresses import Address, MacAddress, PeerKey
-from l2overlay.config.types import Config
+from l2overlay.config.types import Config, Tos
 from l2overlay.controlplane.events import (
     DatagramReturned,
     Event,
@@ -42,6 +42,7 @@ from l2overlay.dataplane.ethernet import (
 from l2overlay.dataplane.fdb import FilteringDatabase, Port
 from l2overlay.dataplane.forwarder import Forwarder
 from l2overlay.dataplane.gate import FilterGate
+from l2overlay.dataplane.marks import Marks
 from l2overlay.dataplane.mirror import Mirror
 from l2overlay.dataplane.own_datagrams import OwnDatagrams
 from l2overlay.dataplane.switch import Switch
@@ -106,6 +107,8 @@ class Overlay:
         self._demultiplexer = Demultiplexer(self._links, self._forwarder, self._local.counters, self._ports)
         self._ports.set_static_stations((), config.peers, now)
         self._config = config
+        self.marks: Marks | None = None
+        self._set_marks(config)
         self._protection.configure(config, self._switch, now)
         self._ports.program()
 
@@ -162,6 +165,16 @@ class Overlay:
         if self._local.events or self._switch.moves or self._switch.freezes or self._protection.has_news():
             self._program(now)
         return True
+
+    def receive_marked_frames(self, frames: Sequence[TapFrame], now: float) -> bool:
+        """`receive_frames` of a node that copies marks (`marks` is not None)."""
+        assert self.marks is not None
+        return self.marks.receive_frames(frames, lambda run: self.receive_frames(run, now))
+
+    def receive_marked_datagrams(self, bursts: Sequence[Burst], now: float) -> bool:
+        """`receive_datagrams` of a node that copies marks."""
+        assert self.marks is not None
+        return self.marks.receive_datagrams(bursts, lambda run: self.receive_datagrams(run, now))
 
     def _without_own(self, frames: Sequence[TapFrame], now: float) -> Sequence[TapFrame]:
         kept = self._forwarder.without_own(frames)
@@ -325,6 +338,7 @@ class Overlay:
         self._catch_up(now)
         old, self._config = self._config, config
         self._switch.fdb.ageing_time = config.segment.ageing_time
+        self._set_marks(config)
         self._ports.set_static_stations(old.peers, config.peers, now)
         self._members.reconfigure(config, now)
         self._protection.configure(config, self._switch, now)
@@ -338,6 +352,15 @@ class Overlay:
         self._catch_up(now)
         for peer in self._members:
             peer.say_bye()
+
+    def _set_marks(self, config: Config) -> None:
+        tos = config.segment.tos
+        if tos is Tos.OFF:
+            self.marks = None
+        elif self.marks is None:
+            self.marks = Marks(self._links, self._forwarder, ecn=tos is Tos.COPY)
+        else:
+            self.marks.ecn = tos is Tos.COPY
 
     # -- what can be seen --------------------------------------------------------------------------------------
 

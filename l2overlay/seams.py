@@ -41,6 +41,13 @@ class Burst:
         return [data[i : i + size] for i in range(0, len(data), size)]
 
 
+@dataclass(slots=True)
+class MarkedBurst(Burst):
+    """A burst whose outer IP headers have a TOS (IPv6: traffic class) byte of their own; that of all others is 0."""
+
+    tos: int
+
+
 MAX_BURST_DATAGRAMS = 64
 """UDP_MAX_SEGMENTS of every kernel that has UDP_SEGMENT. Newer kernels allow 128."""
 MAX_BURST_LEN = 65_507
@@ -104,6 +111,9 @@ class Underlay(Protocol):
 
         If not all are done, the socket is full: wait until it is writable, and send the rest.
         """
+
+    def copy_tos(self, *, on: bool) -> None:
+        """Send each `MarkedBurst` with its mark, and receive marked bursts as `MarkedBurst`. Until then no mark is read."""
 
     def path_limit(self, address: Address) -> int:
         """The largest datagram (UDP payload, bytes) that the local interface towards `address` takes."""

@@ -147,6 +147,7 @@ public_key = "{C}"
         ('name = "lan"', 'name = "lan"\nageing_time = 9.9', "3:15", "at least 10"),
         ('name = "lan"', 'name = "lan"\nageing_time = 1_000_001', "3:15", "at most 1000000"),
         ('name = "lan"', 'name = "lan"\nageing_time = nan', "3:15", "ageing_time must be"),
+        ('name = "lan"', 'name = "lan"\ntos = "ecn"', "3:7", "tos must be"),
         ('name = "lan"', 'name = "lan"\nlisten = 0', "3:10", "listen must be at least 1"),
         ('name = "lan"', 'name = "lan"\nlisten = 65536', "3:10", "at most 65535"),
         (

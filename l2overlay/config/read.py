@@ -15,7 +15,16 @@ from l2overlay.config.checks import cross_faults
 from l2overlay.config.document import Document, Fault
 from l2overlay.config.limits import MAX_FILE_SIZE
 from l2overlay.config.positions import NestingError, Positions, positions
-from l2overlay.config.types import Config, Endpoint, Learn, PeerConfig, SegmentConfig, Suite, UplinkConfig
+from l2overlay.config.types import (
+    Config,
+    Endpoint,
+    Learn,
+    PeerConfig,
+    SegmentConfig,
+    Suite,
+    Tos,
+    UplinkConfig,
+)
 from l2overlay.config.values import interface_address, split_endpoint, split_listen
 from l2overlay.errors import ConfigError, L2OverlayError, Problem
 from l2overlay.files import read_regular
@@ -184,6 +193,7 @@ def _segment(table: "SegmentTable", psk: bytes | None) -> SegmentConfig:
         ageing_time=float(table.ageing_time),
         listen=listen,
         listen_address=listen_address,
+        tos=Tos(table.tos),
         suite=_SUITES[table.suite],
         psk=psk,
         addresses={node: tuple(map(interface_address, listed)) for node, listed in table.addresses.items()},

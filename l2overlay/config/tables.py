@@ -175,6 +175,10 @@ class SegmentTable(Table):
         DEFAULT_PORT,
         description="UDP port of nodes whose stanza has no endpoint. With an address, the node binds only that.",
     )
+    tos: Literal["off", "dscp", "copy"] = Field(
+        "off",
+        description="Marks of the guests' IP packets that the outer headers get: none, DSCP, or DSCP and ECN (RFC 6040).",
+    )
     suite: Literal["aes-gcm", "chacha20-poly1305"] = Field(
         "aes-gcm",
         description="Cipher of every session; chacha20-poly1305 is for hosts without AES instructions.",

@@ -40,6 +40,14 @@ class Learn(StrEnum):
     LOCKED = "locked"  # a station learned here stays here
 
 
+class Tos(StrEnum):
+    """Which marks of the guests' packets the outer headers get."""
+
+    OFF = "off"
+    DSCP = "dscp"
+    COPY = "copy"  # DSCP and ECN, RFC 6040
+
+
 @dataclass(frozen=True, slots=True)
 class UplinkConfig:
     """How a node leads its segment out to the world."""
@@ -85,6 +93,8 @@ class SegmentConfig:
     """The UDP port, if `listen_address` is set or the node's own stanza has no endpoint."""
     listen_address: str = ""
     """The only address that the node binds; "" means all addresses of the host."""
+    tos: Tos = Tos.OFF
+    """What of the guests' TOS byte goes to the outer IP header."""
     suite: Suite = Suite.AESGCM
     psk: bytes | None = field(default=None, repr=False)
     """32 bytes from `psk_file`, part of every handshake."""

@@ -21,6 +21,10 @@ SO_RXQ_OVFL = 40
 IP_PKTINFO = 8
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
+IP_RECVTOS = 13
+TOS_KINDS = frozenset({(socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)})
+"""The ancillary data that holds the TOS byte (one byte) or the traffic class (an int)."""
+TOS_SPACE = 2 * socket.CMSG_SPACE(4)
 
 RECEIVE_BUFFER_SIZE = 8 << 20
 """20 ms of 3.5 Gbit/s: what arrives while Python does something else."""
@@ -116,6 +120,20 @@ def tell_local(bound: socket.socket) -> bool:
     if bound.family == socket.AF_INET6:
         return supports(bound, socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
     return supports(bound, socket.IPPROTO_IP, IP_PKTINFO, 1)
+
+
+def ask_for_tos(bound: socket.socket, *, on: bool) -> None:
+    """Whether the kernel tells the TOS byte or traffic class of each datagram."""
+    supports(bound, socket.IPPROTO_IP, IP_RECVTOS, int(on))
+    if bound.family == socket.AF_INET6:
+        supports(bound, socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, int(on))
+
+
+def set_tos(bound: socket.socket, tos: int) -> None:
+    """The TOS byte of IPv4 datagrams and the traffic class of IPv6 datagrams that are sent from now on."""
+    supports(bound, socket.IPPROTO_IP, socket.IP_TOS, tos)
+    if bound.family == socket.AF_INET6:
+        supports(bound, socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
 
 
 def plain_host(host: str) -> str:

@@ -117,6 +117,9 @@ class Pump:
         self._pause = Pause(self._epoll, self._move)
         self._now = self._frame_time = self._datagram_time = -inf
         self._dense = self._has_news = False
+        self._copies_marks = False
+        self._take_frames, self._take_datagrams = overlay.receive_frames, overlay.receive_datagrams
+        self._follow_marks()
         self.shielded = False
         """The kernel filters what comes to the UDP socket, and counts that with what the socket had no room for."""
         self.burst_count = 0
@@ -152,6 +155,7 @@ class Pump:
         self._udp, self._udp_fd = udp, udp.fileno()
         self._overflow_count = udp.overflow_count
         udp.doorman = self._admits
+        udp.copy_tos(on=self._copies_marks)
         self._epoll.register(self._udp_fd, _READ | _WRITE if self._blocked else _READ)
 
     async def drain(self) -> None:
@@ -178,8 +182,19 @@ class Pump:
     def flush(self) -> None:
         """Do what the overlay wants done after a call that did not come from here."""
         self._has_news = True
+        self._follow_marks()
         self._move_out()
         self._timer_moved(self._overlay.next_timer())
+
+    def _follow_marks(self) -> None:
+        """Take the way in and out that `[segment] tos` asks for. A node without marks goes the plain one."""
+        overlay, wanted = self._overlay, self._overlay.marks is not None
+        if wanted == self._copies_marks:
+            return
+        self._copies_marks = wanted
+        self._udp.copy_tos(on=wanted)
+        self._take_frames = overlay.receive_marked_frames if wanted else overlay.receive_frames
+        self._take_datagrams = overlay.receive_marked_datagrams if wanted else overlay.receive_datagrams
 
     def _move(self, timeout: float) -> bool:
         """Move what comes until trio has something to do, or dense traffic pauses: then trio takes its turn, and what comes
@@ -252,7 +267,7 @@ class Pump:
         if bursts:
             if not alone:
                 self._now = started = self._clock()
-            self._has_news |= self._overlay.receive_datagrams(bursts, started)
+            self._has_news |= self._take_datagrams(bursts, started)
             self._move_out()
             if not alone:
                 self._now = self._clock()
@@ -312,7 +327,7 @@ class Pump:
                 self._now = started = self._clock()
             elif self.linger and not frames[0][VIRTIO_LEN] & 1:  # to one station: no chatter
                 self._linger_until = started + self.linger
-            self._has_news |= self._overlay.receive_frames(frames, started)
+            self._has_news |= self._take_frames(frames, started)
             self._move_out()
             if not alone:
                 self._now = self._clock()

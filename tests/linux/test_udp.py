@@ -20,7 +20,7 @@ from l2overlay.linux.sendmmsg import MAX_MESSAGES
 from l2overlay.linux.udp import BATCH_FROM, LinuxUdp
 from l2overlay.linux.udp_addresses import CACHE_SIZE, canonical_address
 from l2overlay.linux.udp_socket import RECEIVE_BUFFER_SIZE, SEND_BUFFER_SIZE
-from l2overlay.seams import MAX_BURST_LEN, Burst
+from l2overlay.seams import MAX_BURST_LEN, Burst, MarkedBurst
 from l2overlay.testing.lab import Namespace
 
 from .conftest import inside, wait_for_carrier
@@ -548,3 +548,37 @@ def test_a_flood_of_senders_leaves_the_address_caches_bounded(hosts: Hosts) -> N
 )
 def test_an_address_has_one_name_whatever_the_socket_calls_it(sockaddr: tuple[Any, ...], host: str) -> None:
     assert canonical_address(sockaddr) == Address(host, 5)
+
+
+@pytest.mark.parametrize("peer", [PEER4, PEER6])
+@pytest.mark.parametrize("gso", [True, False])
+def test_each_burst_leaves_with_its_own_tos_byte_and_arrives_with_it(
+    hosts: Hosts, peer: str, gso: bool
+) -> None:
+    a, b = hosts.open(hosts.a, gso=gso), hosts.open(hosts.b)
+    for udp in (a, b):
+        udp.copy_tos(on=True)
+    address, marks = Address(peer, b.port), [0xB8, 0xB8, 0, 0x29, 0x03, *range(0, 256, 16)]
+    bursts = [MarkedBurst(address, 500, [b"%03d" % n + bytes(997)], tos) for n, tos in enumerate(marks)]
+    assert a.send_bursts([*bursts, Burst(address, 3, [b"end"])]) == (len(bursts) + 1, {})
+    seen = [
+        (burst.tos if isinstance(burst, MarkedBurst) else None, len(datagram))
+        for burst in receive(b, 2 * len(marks) + 1)
+        for datagram in burst.datagrams()
+    ]
+    assert seen == [(tos, 500) for tos in marks for _ in range(2)] + [(0, 3)]
+
+
+def test_a_socket_that_copies_no_tos_any_longer_sends_and_tells_none(hosts: Hosts) -> None:
+    a, b = hosts.open(hosts.a), hosts.open(hosts.b)
+    burst = MarkedBurst(Address(PEER4, b.port), 3, [b"abc"], 0xB8)
+    b.copy_tos(on=True)
+    for on, tos in ((True, 0xB8), (False, 0)):
+        a.copy_tos(on=on)
+        a.send_bursts([burst])
+        (arrived,) = receive(b, 1)
+        assert isinstance(arrived, MarkedBurst)
+        assert arrived.tos == tos
+    b.copy_tos(on=False)
+    a.send_bursts([burst])
+    assert [type(each) for each in receive(b, 1)] == [Burst]

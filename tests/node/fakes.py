@@ -15,6 +15,7 @@ from math import inf
 from l2overlay.addresses import Address
 from l2overlay.controlplane.events import Event
 from l2overlay.counters import Counters, DropReason
+from l2overlay.dataplane.marks import Marks
 from l2overlay.seams import Burst, Doorman, Gather, TapFrame
 
 PEER = Address("192.0.2.2", 7470)
@@ -81,6 +82,7 @@ class FakeUdp:
         self.underlay.setblocking(False)
         self.refuse: dict[DropReason, int] = {}
         self.closed = False
+        self.copies_tos = False
 
     def receive_bursts(self, limit: int) -> list[Burst]:
         found = []
@@ -105,6 +107,9 @@ class FakeUdp:
 
     def path_limit(self, address: Address) -> int:
         return 1472
+
+    def copy_tos(self, *, on: bool) -> None:
+        self.copies_tos = on
 
     def forget_paths(self) -> None:
         pass
@@ -155,6 +160,8 @@ class CopyingOverlay:
         self.timer = inf
         self.timer_calls: list[float] = []
         self.overflows: list[int] = []
+        self.marks: Marks | None = None
+        self.marked_calls = 0
 
     def receive_overflowed(self, count: int) -> None:
         self.overflows.append(count)
@@ -166,6 +173,12 @@ class CopyingOverlay:
     def receive_datagrams(self, bursts: Sequence[Burst], now: float) -> bool:
         self.frames += [[d] for burst in bursts for d in burst.datagrams()]
         return True
+
+    def receive_marked_frames(self, frames: Sequence[TapFrame], now: float) -> bool:
+        self.marked_calls += 1
+        return self.receive_frames(frames, now)
+
+    receive_marked_datagrams = receive_datagrams
 
     def bursts_to_send(self) -> list[Burst]:
         bursts, self.bursts = self.bursts, []

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from l2overlay.addresses import PeerKey
 from l2overlay.controlplane.events import Event, PeerDown
 from l2overlay.counters import DropReason
+from l2overlay.dataplane.marks import Marks
 from l2overlay.node import pump as pump_module
 from l2overlay.node.pump import FRAMES_PER_READ, Pump
 from l2overlay.overlay import Overlay
@@ -312,3 +313,25 @@ async def test_frames_and_tasks_do_not_wait_for_rehearsals(bench: Bench) -> None
     assert spent < 0.5, "20 alarms of 5 ms"
     assert rehearsals.count >= 3
     assert bench.udp.left() == [TO_STATION + bytes((number,)) for number in range(20)]
+
+
+async def test_a_reload_that_turns_marks_on_or_off_turns_them_in_the_socket_and_on_the_way(
+    bench: Bench,
+) -> None:
+    for marks, calls in ((cast(Marks, object()), 1), (None, 1)):
+        bench.overlay.marks = marks
+        bench.pump.flush()
+        assert bench.udp.copies_tos is (marks is not None)
+        bench.tap.guest.send(bytes(10) + b"a frame")
+        bench.pump.move_alone()
+        assert bench.overlay.marked_calls == calls
+
+
+async def test_a_new_socket_copies_marks_as_the_old_one_did(bench: Bench) -> None:
+    bench.overlay.marks = cast(Marks, object())
+    bench.pump.flush()
+    new = FakeUdp()
+    bench.pump.replace_udp(new)
+    assert new.copies_tos
+    new.close()
+    new.underlay.close()
