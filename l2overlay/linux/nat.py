@@ -135,14 +135,19 @@ def install(spec: GatewaySpec) -> None:
 
 def remove(segment: str, absent: str) -> None:
     """Remove our chains and hooks, and what of `absent` is empty. Raises HostSetupError."""
-    made = dict(part.split("=", 1) for part in absent.split())
     for version in _families():
         for table in HOOKS:
-            found = read_found(version, table, segment)
-            _restore(version, table, _removal(segment, table, found))
-            names = made.get(f"{version}.{table}")
-            if names:
-                _remove_made(version, table, names.split(","), found.policies)
+            _restore(version, table, _removal(segment, table, read_found(version, table, segment)))
+    remove_tables(absent)
+
+
+def remove_tables(absent: str) -> None:
+    """Remove what of `absent` is empty. Raises HostSetupError."""
+    for part in absent.split():
+        place, _, names = part.partition("=")
+        version, table = int(place[0]), place[2:]
+        if nftables.table_chains(version, table) is not None:
+            _remove_made(version, table, names.split(","), read_found(version, table, "").policies)
 
 
 def absent_parts(spec: GatewaySpec) -> str:

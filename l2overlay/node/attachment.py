@@ -247,7 +247,11 @@ class HostSide:
         parts = tuple(c for c in self.made.changes if isinstance(c, SetBridgeFlag | RemoveFilter))
         if parts:
             apply.undo(Undo(parts))
-            self.made = Undo(tuple(c for c in self.made.changes if c not in parts))
+            shared = (
+                self.spec.extras
+            )  # they may use what iptables-nft made for the filter: it goes after them
+            gone = parts if not shared else tuple(c for c in parts if not isinstance(c, RemoveFilter))
+            self.made = Undo(tuple(c for c in self.made.changes if c not in gone))
         self.firewall.forget()
         self._filter = None
 

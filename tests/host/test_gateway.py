@@ -168,3 +168,26 @@ def test_the_gateway_filters_what_guests_send_out_too(site: Site) -> None:
     assert site.net.ping(site.guest, WORLD[0], wait=0.5).received == 0
     assert site.net.nodes[1].terminate() == 0
     assert differences(before, everything(site.h2)) == []
+
+
+FILTER = (
+    '[filter]\ndefault_in = "accept"\n[[filter.rules]]\ndirection = "in"\naction = "drop"\nprotocol = "gre"\n'
+)
+
+
+@pytest.mark.parametrize("order", ["filter first", "gateway first"])
+def test_whatever_goes_first_filter_or_gateway_nothing_is_left(site: Site, order: str) -> None:
+    """iptables-nft makes a table for whichever comes first, and the other one uses it too."""
+    uplink = 'uplink = { nat = "wan0" }'
+    first, second = (("", FILTER), (uplink, "")) if order == "filter first" else ((uplink, ""), ("", FILTER))
+    before: dict[str, tuple[str, ...]] = {}
+    for outer, rules in (first, (uplink, FILTER), second):
+        path = site.write(outer)
+        path.write_text(path.read_text() + rules)
+        if not before:
+            before = everything(site.h2)
+            site.net.start_nodes()
+        else:
+            call(site.net, site.h2, "reload")
+    assert site.net.nodes[1].terminate() == 0
+    assert differences(before, everything(site.h2)) == []

@@ -17,7 +17,13 @@ from l2overlay.linux.changes import (
     SetUp,
 )
 from l2overlay.linux.features.bridge import CreateBridge, KeepMac, RemoveBridge, SetAlias
-from l2overlay.linux.features.gateway import InstallGateway, RemoveGateway, SetForwarding
+from l2overlay.linux.features.gateway import (
+    InstallGateway,
+    NoteTables,
+    RemoveGateway,
+    RemoveTables,
+    SetForwarding,
+)
 from l2overlay.linux.features.netfilter import RemoveFilter, SetBridgeFlag
 from l2overlay.linux.features.tap import HearAllMulticast
 from l2overlay.linux.nat import GatewaySpec
@@ -44,6 +50,8 @@ EVERY_CHANGE = (
         "br0", GatewaySpec("lab", "br0", "eth0", (ip_network("10.0.0.0/24"),)), "4.nat=table,INPUT"
     ),
     RemoveGateway("br0", "lab", "4.nat=table,INPUT"),
+    NoteTables("br0", "4.nat=table,INPUT"),
+    RemoveTables("br0", "4.nat=table,INPUT"),
 )
 
 
@@ -63,7 +71,7 @@ def test_an_undo_takes_back_in_reverse_order_what_had_a_value_before() -> None:
 
 def test_every_undo_survives_its_file() -> None:
     undo = Undo.of(EVERY_CHANGE)
-    assert len(undo.changes) == 12
+    assert len(undo.changes) == 13
     assert Undo.from_json(undo.to_json()) == undo
 
 
@@ -115,6 +123,7 @@ def test_a_file_that_we_did_not_write_is_refused_in_one_line(text: str) -> None:
         SetForwarding("br0", "ipv4/conf/eth0/forwarding", "7", None),
         RemoveGateway("br0", "lab; reboot", ""),
         RemoveGateway("br0", "lab", "`reboot`"),
+        RemoveTables("br0", "../x"),
         RemoveBridge("br0", MAC, ""),
         SetMac("br0", "no MAC", None),
         SetMtu("br0", -1, None),

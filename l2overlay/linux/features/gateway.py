@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ABSENT = re.compile(r"[A-Za-z0-9.,= ]{0,400}")
+_ABSENT = re.compile(r"([46]\.(nat|filter)=[A-Za-z,]{1,80} ?){0,4}")
 _PATH = re.compile(r"ipv[46]/conf/(?!\.\.?/)[^/\s]{1,15}/(forwarding|accept_ra|rp_filter)")
 
 
@@ -130,10 +130,54 @@ class RemoveGateway(Change):
         nat.remove(self.segment, self.absent)
 
 
+@dataclass(frozen=True, slots=True)
+class NoteTables(Change):
+    """Changes nothing. Its inverse outlives that of `InstallGateway`: [filter] may use a table when the gateway goes."""
+
+    absent: str
+
+    @property
+    def line(self) -> str:
+        return f"note which tables of iptables are made for {self.link}"
+
+    @property
+    def inverse(self) -> Change:
+        return RemoveTables(self.link, self.absent)
+
+    def apply(self, ipr: "IPRoute") -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTables(Change):
+    """Remove the tables of iptables that were not there, if they are empty."""
+
+    absent: str
+
+    @property
+    def line(self) -> str:
+        return f"remove what iptables made for {self.link}, where it is empty"
+
+    @property
+    def inverse(self) -> None:
+        return None
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        return (type(self), self.link)
+
+    @property
+    def is_plausible(self) -> bool:
+        return bool(_ABSENT.fullmatch(self.absent))
+
+    def apply(self, ipr: "IPRoute") -> None:
+        nat.remove_tables(self.absent)
+
+
 class Gateway(Feature):
     """Leads the segment out while the spec wants it; otherwise takes away what was made for it."""
 
-    undo_kinds = (SetForwarding, RemoveGateway)
+    undo_kinds = (SetForwarding, RemoveGateway, RemoveTables)
 
     def links(self, spec: HostSpec) -> tuple[str, ...]:
         wanted = spec.wanted(NatUplink)
@@ -159,7 +203,9 @@ class Gateway(Feature):
         sysctls = list(_sysctls(wanted, facts.sysctls))
         back = [c for c in made if isinstance(c, SetForwarding) and not _is_still_wanted(c.path, wanted)]
         rules = [InstallGateway(spec.bridge, wanted, facts.absent)] if facts.missing else []
-        return [*back, *sysctls, *rules]
+        noted = any(isinstance(change, RemoveTables) for change in made)
+        tables = [NoteTables(spec.bridge, facts.absent)] if rules and facts.absent and not noted else []
+        return [*back, *sysctls, *tables, *rules]
 
     def notes(self, spec: HostSpec, state: HostState) -> list[str]:
         wanted = _gateway_spec(spec)
