@@ -168,7 +168,7 @@ def _explain(args: argparse.Namespace) -> int:
     if args.peers is not None:
         answer = _explain_by_file(args, frame)
     else:
-        answer = client.ask(chosen_run_dir(args).socket, "filter_explain", frame=frame)
+        answer = client.ask(chosen_run_dir(args).socket, "filter/explain", frame=frame)
     if args.json:
         print_answer(answer)
         return ExitCode.OK

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask, and wait until the node is gone."""
     run_dir = chosen_run_dir(args)
-    answer = client.ask(run_dir.socket, "leave", purge=args.purge)
+    answer = client.change(run_dir.socket, "leave", purge=args.purge)
     if not run_dir.wait_released(LEAVE_TIMEOUT):
         raise L2OverlayError(
             f"the node (pid {answer['pid']}) is still running after {LEAVE_TIMEOUT:.0f} s; see its log"

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
-    answer = client.ask(chosen_run_dir(args).socket, "reload")
+    answer = client.change(chosen_run_dir(args).socket, "reload")
     if args.json:
         print_answer(answer)
     elif answer["errors"]:

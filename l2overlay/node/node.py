@@ -308,8 +308,8 @@ class Node:
             self.journal,
         )
         changing = Changing(lambda: self.config, self.reload_and_tell, self._asked_to_leave)
-        requests = {**reading.requests(), **changing.requests()}
-        return ControlSocket(open_control_socket(self.environment.control_path), requests, self.journal.say)
+        operations = {**reading.operations(), **changing.operations()}
+        return ControlSocket(open_control_socket(self.environment.control_path), operations, self.journal.say)
 
     def _facts(self) -> Facts:
         assert self._stamps is not None

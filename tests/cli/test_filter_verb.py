@@ -129,5 +129,5 @@ def test_explain_asks_the_node_when_no_file_is_named(
 
     monkeypatch.setattr(client, "ask", ask)
     assert main(["filter", "explain", "--run-dir", str(tmp_path), "ff" * 14, "in"]) == 0
-    assert asked == {"request": "filter_explain", "frame": f"{'ff' * 14} in"}
+    assert asked == {"request": "filter/explain", "frame": f"{'ff' * 14} in"}
     assert "accept, by not IP: ARP" in capsys.readouterr().out

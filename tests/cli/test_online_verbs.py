@@ -10,7 +10,8 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -108,13 +109,29 @@ class FixedNode:
             except OSError:
                 return
             with connection, connection.makefile("rb") as lines:
-                line = lines.readline()
+                line = lines.readline().decode()
                 if line:
-                    request = json.loads(line)
-                    self.asked.append(request)
-                    for answer in self.answers[request["request"]]:
-                        connection.sendall(json.dumps(answer).encode() + b"\n")
+                    self._answer(connection, line, lines)
                     self.when_asked()
+
+    def _answer(self, connection: socket.socket, line: str, lines: IO[bytes]) -> None:
+        method, target, _ = line.split()
+        length = 0
+        while header := lines.readline().strip().lower():
+            if header.startswith(b"content-length:"):
+                length = int(header.split()[1])
+        url = urlsplit(target)
+        request = url.path.removeprefix("/v1/")
+        arguments = json.loads(lines.read(length) or b"{}") | dict(parse_qsl(url.query))
+        self.asked.append({"method": method, "request": request, **arguments})
+        answers = self.answers[request]
+        if request == "events":
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+            content = b"".join(b"data: " + json.dumps(answer).encode() + b"\n\n" for answer in answers)
+        else:
+            content = b"".join(json.dumps(answer).encode() + b"\n" for answer in answers)
+            head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(content) if answers else b""
+        connection.sendall(head + content)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -226,7 +243,7 @@ def test_events_are_a_line_each_and_json_lines_for_programs(call: Call, node: Fi
     assert [
         json.loads(line) for line in call("events", "-f", "--json", "--run-dir", node.folder)[1].splitlines()
     ] == [event] * 2
-    assert [request["follow"] for request in node.asked] == [False, True]
+    assert [request["follow"] for request in node.asked] == ["false", "true"]
 
 
 def test_follower_that_was_let_go_is_told_and_exits_1(call: Call, node: FixedNode) -> None:

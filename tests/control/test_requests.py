@@ -44,26 +44,26 @@ def changing(purged: list[bool]) -> Changing:
 
 
 def test_what_ends_or_reloads_a_node_is_not_among_what_reads() -> None:
-    assert set(changing([]).requests()) == {"reload", "leave"}
-    assert not set(reading().requests()) & set(changing([]).requests())
+    assert set(changing([]).operations()) == {"reload", "leave"}
+    assert not set(reading().operations()) & set(changing([]).operations())
 
 
 @pytest.mark.parametrize("name", ["peers", "fdb", "filter"])
 async def test_an_answer_is_plain_data_that_names_the_segment(name: str) -> None:
-    answer = await reading().requests()[name]({})
+    answer = await reading().operations()[name].answer({})
     assert isinstance(answer, dict)
     assert json.loads(json.dumps(answer))["segment"] == "lan"
 
 
 async def test_a_request_that_cannot_be_answered_raises_an_error_of_ours() -> None:
     with pytest.raises(L2OverlayError, match="'x' is no frame"):
-        await reading().requests()["filter_explain"]({"frame": "x"})
+        await reading().operations()["filter/explain"].answer({"frame": "x"})
 
 
 @pytest.mark.parametrize(("asked", "purge"), [({}, False), ({"purge": True}, True), ({"purge": 1}, False)])
 async def test_leave_purges_only_when_the_client_says_true(asked: dict[str, Any], purge: bool) -> None:
     purged: list[bool] = []
-    answer = await changing(purged).requests()["leave"](asked)
+    answer = await changing(purged).operations()["leave"].answer(asked)
     assert purged == [purge]
     assert isinstance(answer, dict)
     assert (answer["bridge"], answer["kept_for"]) == ("br-lan", ["veth0"])

@@ -251,7 +251,8 @@ class Stage:
 
     async def ask(self, name: str, request: str, **arguments: Any) -> dict[str, Any]:
         path = self.folder / name / "control.sock"
-        return await trio.to_thread.run_sync(lambda: client.ask(path, request, **arguments))
+        ask = client.change if request in {"leave", "reload"} else client.ask
+        return await trio.to_thread.run_sync(lambda: ask(path, request, **arguments))
 
 
 async def received(side: FakeHostSide) -> bytes:
@@ -693,12 +694,15 @@ async def test_events_are_told_to_followers_from_the_first_on(
     async with stage.running("a"):
         stream = await trio.open_unix_socket(str(stage.folder / "a" / "control.sock"))
         async with stream, stage.running("b"):
-            await stream.send_all(b'{"request": "events", "follow": true}\n')
+            await stream.send_all(b"GET /v1/events?follow=true HTTP/1.1\r\nHost: x\r\n\r\n")
             got = b""
             with trio.fail_after(60):
                 while b'"peer_up"' not in got:
-                    got += await stream.receive_some()
-    assert all(json.loads(line)["schema"] == "l2overlay.event/1" for line in got.splitlines())
+                    more = await stream.receive_some()
+                    assert more, got
+                    got += more
+    told = [line.removeprefix(b"data: ") for line in got.splitlines() if line.startswith(b"data: ")]
+    assert {json.loads(line)["schema"] for line in told} == {"l2overlay.event/1"}
 
 
 async def test_leave_by_the_control_socket_ends_the_node_after_the_answer(
