@@ -99,6 +99,7 @@ OTHERS = {
     "persistent_keepalive": SIMULATED
     + "test_keepalives_that_are_switched_on_begin_and_those_switched_off_end",
     "name": "test_name_that_a_reload_changes_is_told_at_once_and_costs_no_frame",
+    "uplink": "tests/host/test_gateway.py::test_a_reload_adds_the_gateway_changes_it_and_takes_it_away",
     "public_key": "test_frames_under_a_key_that_a_reload_takes_away_are_refused_at_once",
 }
 """Keys that `CASES` does not have, and the test that shows them."""

@@ -104,7 +104,9 @@ def checking_time(text: str) -> float:
 
 def test_four_times_as_many_rules_take_about_four_times_as_long_to_check() -> None:
     parse(nearly_alike(10))  # what is imported at first use
-    assert checking_time(nearly_alike(800)) < 9 * checking_time(nearly_alike(200))
+    large, small = nearly_alike(800), nearly_alike(200)
+    # The best of three: on a machine that others use, a run can take twice its time. Each with each would be 16 times.
+    assert min(checking_time(large) for _ in range(3)) < 9 * min(checking_time(small) for _ in range(3))
 
 
 def test_rules_that_become_too_many_of_the_kernel_are_refused_at_the_one_with_which_they_do() -> None:
