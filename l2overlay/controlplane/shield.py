@@ -23,6 +23,8 @@ class Shield:
     def __init__(self) -> None:
         self.on = False
         self._seen: tuple[int, float] | None = None
+        self._last_count = 0
+        """Of the step before."""
         self._quiet_since = inf
 
     def trip(self) -> None:
@@ -35,9 +37,12 @@ class Shield:
         self._seen = (total, now)
         if before is None or now <= before[1]:
             return self.on
-        rate = (total - before[0]) / (now - before[1])
-        if rate >= ON_RATE:
+        count, seconds = total - before[0], now - before[1]
+        rate = count / seconds
+        # A burst is no flood: the filter would keep out a peer that moves. So a second's worth of failures must have come.
+        if rate >= ON_RATE and count + self._last_count >= ON_RATE:
             self.on = True
+        self._last_count = count
         self._quiet_since = min(self._quiet_since, now) if rate < OFF_RATE else inf
         if self._quiet_since + CALM_TIME <= now:
             self.on = False

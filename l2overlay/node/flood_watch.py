@@ -54,7 +54,9 @@ class FloodWatch:
         self._session_count = 0
         self._share = MAX_SHARE
         self._overflow_count = 0
-        self._last_step = clock()
+        self._second_began = clock()
+        self._turned_away_count = 0
+        """In this second."""
         self._alarm = trio.Event()
         pump.on_busy, pump.on_turned_away = self._rouse, self._turned_away
         self.troubles: tuple[str, ...] = ()
@@ -105,8 +107,12 @@ class FloodWatch:
         self._alarm.set()
 
     def _turned_away(self, now: float) -> None:
-        rate_time, self._last_step = now - self._last_step, now
-        if not self._shield.on and rate_time * ON_RATE < TURNED_AWAY_STEP:
+        """Strangers sent `TURNED_AWAY_STEP` datagrams more. A flood is as many in a second as `ON_RATE` says. A shorter
+        burst is none, because the filter would keep out a peer that moves."""
+        if now - self._second_began > 1.0:
+            self._second_began, self._turned_away_count = now, 0
+        self._turned_away_count += TURNED_AWAY_STEP
+        if not self._shield.on and self._turned_away_count >= ON_RATE:
             self._shield.trip()
             self._follow()
             self._tell()

@@ -19,6 +19,15 @@ def test_a_flood_puts_the_filter_on_within_two_looks_and_a_trickle_never_does() 
     assert shield.on
 
 
+def test_a_burst_of_less_than_a_second_s_worth_is_no_flood() -> None:
+    shield = Shield()
+    now, total = run(shield, 0, 5.0, 0.0, 0)
+    for _ in range(10):
+        total, now = total + int(ON_RATE * 0.9), now + STEP
+        assert not shield.step(total, 0, now)
+        now, total = run(shield, 0, 2 * STEP, now, total)
+
+
 def test_it_stays_on_while_the_kernel_drops_and_goes_off_after_a_calm() -> None:
     shield = Shield()
     now, total = run(shield, 50_000, 1.0, 0.0, 0)
