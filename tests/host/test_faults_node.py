@@ -17,7 +17,7 @@ import pytest
 
 from l2overlay import keys
 from l2overlay.addresses import format_key
-from l2overlay.control.client import ask
+from l2overlay.control.client import ask, change
 from l2overlay.errors import NoDaemonError
 from l2overlay.testing.lab import Host, Lab, child_environment
 from tests.host.stations import Flow, eventually, peer_of, pinging, stations_of, status, tell_nodes
@@ -199,12 +199,12 @@ def test_a_log_that_nobody_reads_holds_nothing_up(net: Lab) -> None:
     eventually(lambda: _answers(socket_path) and ask(socket_path, "status")["peers_up"] == 1, 5.0)
     with Flow(g1, g2) as flow, another_file(net, "[segment]\n" + "nonsense = 1\n" * 2 + "x = 1\n" * 400):
         while not ask(socket_path, "status")["log_lines_lost"]:
-            ask(socket_path, "reload")
+            change(socket_path, "reload")
     assert flow.lost == []
     assert node.stdout is not None
     node.stdout.close()
     with Flow(g1, g2) as flow, another_file(net, "nonsense = 1\n"):
-        ask(socket_path, "reload")
+        change(socket_path, "reload")
         time.sleep(0.1)
     assert flow.lost == []
     os.killpg(node.pid, signal.SIGTERM)
