@@ -93,15 +93,15 @@ def test_dpkg_installs_the_package_and_removes_all_of_it(package: Path, tmp_path
         l2overlay keygen /etc/l2overlay/lan.key
         dpkg -r l2overlay
         ls /etc/l2overlay
-        ! ls -d /usr/lib/l2overlay /usr/bin/l2overlay /usr/lib/systemd/system/l2overlay@.service
+        gone() { for path; do if [ -e "$path" ]; then echo "$path is left"; exit 1; fi; done; }
+        gone /usr/lib/l2overlay /usr/bin/l2overlay /usr/lib/systemd/system/l2overlay@.service
         dpkg -P l2overlay
-        ! ls -d /var/lib/l2overlay
+        gone /var/lib/l2overlay
     """
     said = run(["unshare", "-m", "sh", "-c", IN_AN_OVERLAY, "sh", str(tmp_path), str(package), script], 300)
     assert f"l2overlay {__version__.split('.dev')[0]}" in said
     assert "\nstatus ended with 3\n" in said, "the exit code of the program is that of the verb"
     assert "\nl2overlay\n" in said, "the user of the service, and its group"
-    assert said.rstrip().splitlines()[-1]
     assert "lan.key" in said
 
 
