@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import h11
 import trio
 
-ERROR_SCHEMA = "l2overlay.error/1"
+from l2overlay.control.client import ERROR_SCHEMA
+
 MAX_HEAD_LEN = 16_384
 MAX_BODY_LEN = 65_536
 ASK_TIMEOUT = 30.0
@@ -49,7 +50,6 @@ class HttpRequest:
     method: str
     path: str
     query: dict[str, str]
-    headers: dict[str, str]
     body: bytes
 
 
@@ -127,15 +127,12 @@ class HttpConnection:
         fields = {"content-type": "text/event-stream", "cache-control": "no-store"}
         await self._send(_response(HTTPStatus.OK, fields))
 
-    async def send_event(self, data: Answer, *, name: str = "", number: int | None = None) -> None:
+    async def send_event(self, data: Answer, *, name: str = "") -> None:
         """One event of the stream."""
-        lines = [f"id: {number}"] * (number is not None) + [f"event: {name}"] * bool(name)
-        text = "\n".join([*lines, f"data: {json.dumps(data, allow_nan=False)}", "", ""])
+        text = "\n".join(
+            [*[f"event: {name}"] * bool(name), f"data: {json.dumps(data, allow_nan=False)}", "", ""]
+        )
         await self._send(h11.Data(data=text.encode()))
-
-    async def send_comment(self) -> None:
-        """An empty event, which shows both ends that the other is there."""
-        await self._send(h11.Data(data=b":\n\n"))
 
     async def end_events(self) -> None:
         """The stream is complete."""
@@ -159,5 +156,4 @@ def _request(head: h11.Request, body: bytes) -> HttpRequest:
         query = parse_qsl(parts.query, keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError:
         raise HttpError(HTTPStatus.BAD_REQUEST, "the target of the request cannot be read") from None
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-    return HttpRequest(head.method.decode("ascii"), path, dict(query), headers, body)
+    return HttpRequest(head.method.decode("ascii"), path, dict(query), body)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from l2overlay.control.http import ERROR_SCHEMA
+from l2overlay.control.client import ERROR_SCHEMA
 from l2overlay.control.requests import EVENT_STREAM, JSON, Operation, Parameter
 
 PREFIX = "/v1/"

@@ -26,7 +26,8 @@ from typing import Any
 
 import trio
 
-from l2overlay.control.http import ERROR_SCHEMA, HttpConnection, HttpError, HttpRequest
+from l2overlay.control.client import ERROR_SCHEMA
+from l2overlay.control.http import HttpConnection, HttpError, HttpRequest
 from l2overlay.control.openapi import PREFIX, document
 from l2overlay.control.requests import Answer, Operation
 from l2overlay.errors import HostSetupError, L2OverlayError
@@ -190,9 +191,7 @@ class ControlSocket:
         except Exception as error:  # noqa: BLE001 - one request fails, the node goes on
             raise self._failed(request, error) from None
 
-    def _encoded(self, request: HttpRequest, answer: Answer | str) -> bytes:
-        if isinstance(answer, str):
-            return answer.encode()
+    def _encoded(self, request: HttpRequest, answer: Answer) -> bytes:
         try:
             return json.dumps(answer, allow_nan=False).encode() + b"\n"
         except (ValueError, TypeError, RecursionError) as error:
